@@ -1,0 +1,30 @@
+"""The Celery app and the beat table: everything that happens by the clock, in one place.
+
+Redis carries the messages and may lose any of them: each task asks PostgreSQL what is due and may run twice or late.
+A tick expires before the next one is sent, so that a stopped worker finds no pile of them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apps.config.settings")
+
+app = Celery("sagascope")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks(["apps.sagas", "apps.dlq", "apps.ingest", "apps.alerts"])
+
+
+def _every(seconds: float, task: str) -> dict:
+    return {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 5.0)}}
+
+
+app.conf.beat_schedule = {
+    "sweep": _every(2.0, "apps.alerts.tasks.sweep"),
+    "deliver": _every(2.0, "apps.alerts.tasks.deliver"),
+    "reproject": _every(2.0, "apps.sagas.tasks.reproject"),
+    "compact-rollups": _every(10.0, "apps.sagas.tasks.compact"),
+    "partitions": _every(3600.0, "apps.sagas.tasks.partitions"),
+}

@@ -1,0 +1,40 @@
+"""Our own spans, metrics and logs, through opentelemetry-api: costs nothing until an SDK is configured.
+
+Spans and instruments are named here, once; `/metrics` (Prometheus text) has its own counters in `apps.lib.metrics`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+
+from opentelemetry import metrics, trace
+
+tracer = trace.get_tracer("sagascope")
+meter = metrics.get_meter("sagascope")
+
+ingested_events = meter.create_counter("sagascope.ingest.events", unit="{event}", description="Items by outcome")
+ingest_duration = meter.create_histogram("sagascope.ingest.duration", unit="s", description="One ingest request")
+record_duration = meter.create_histogram("sagascope.record.duration", unit="s", description="One record transaction")
+sweep_duration = meter.create_histogram("sagascope.sweep.duration", unit="s", description="One sweep")
+deliveries = meter.create_counter("sagascope.deliveries", unit="{delivery}", description="Deliveries by outcome")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line, with the current trace and span id when there is a trace."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            entry["trace_id"] = f"{context.trace_id:032x}"
+            entry["span_id"] = f"{context.span_id:016x}"
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False, default=str)

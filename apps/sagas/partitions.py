@@ -1,0 +1,70 @@
+"""Partitions of events and step executions: ranges of UUIDv7, that is, of the time of first sight of a correlation.
+
+A partition holds `settings.PARTITION_DAYS` days of correlations. They are made ahead; what falls outside of all lands in
+the default partition, so that nothing is ever refused.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection
+
+TABLES = ("event", "step_execution")
+DAY_MS = 24 * 3600 * 1000
+AHEAD = 8
+
+
+def new_correlation_uuid(milliseconds: int) -> UUID:
+    """A UUIDv7 (RFC 9562 section 5.7): 48 bits of Unix milliseconds, then 74 random bits."""
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds & (1 << 48) - 1) << 80 | random
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+
+
+def ensure(now_ms: int | None = None) -> list[str]:
+    """Make this period's partition and the next ones where they are missing; the names of those made."""
+    width = settings.PARTITION_DAYS * DAY_MS
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    made: list[str] = []
+    with connection.cursor() as cursor:
+        # One maker at a time; two web processes may migrate at once.
+        cursor.execute("SELECT pg_advisory_lock(hashtext('sagascope.partitions'))")
+        try:
+            for period in range(now_ms // width, now_ms // width + AHEAD):
+                low, high = _bound(period * width), _bound((period + 1) * width)
+                suffix = datetime.fromtimestamp(period * width / 1000, UTC).strftime("%Y%m%d")
+                for table in TABLES:
+                    name = f"{table}_{suffix}"
+                    if _exists(cursor, name) or _has_default_rows(cursor, table, low, high):
+                        continue
+                    cursor.execute(
+                        f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES FROM ('{low}') TO ('{high}')"
+                    )
+                    made.append(name)
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(hashtext('sagascope.partitions'))")
+    return made
+
+
+def _bound(milliseconds: int) -> UUID:
+    return UUID(int=milliseconds << 80)
+
+
+def _exists(cursor, name: str) -> bool:
+    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [name])
+    return cursor.fetchone()[0]
+
+
+def _has_default_rows(cursor, table: str, low: UUID, high: UUID) -> bool:
+    """PostgreSQL refuses a partition whose rows lie in the default one already; they stay there and are found."""
+    cursor.execute(
+        f"SELECT EXISTS (SELECT 1 FROM {table}_default WHERE correlation_uuid >= %s AND correlation_uuid < %s)",  # noqa: S608
+        [low, high],
+    )
+    return cursor.fetchone()[0]
