@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from json.decoder import scanstring
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -31,7 +31,8 @@ _JSON_WORDS: dict[str, Kind] = {"true": "boolean", "false": "boolean", "null": "
 _JSON_SPACE = re.compile(r"[ \t\n\r]*")
 _UNWANTED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+#: The parser in C where PyYAML has it. Its events differ by kind, hence the `Any` below.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +115,10 @@ class _YamlReader:
             raise UnreadableText(_line(following), "holds a second document; one definition is one document")
         return root
 
-    def _next(self) -> yaml.Event:
+    def _next(self) -> Any:
         return self._loader.get_event()
 
-    def _node(self, event: yaml.Event, depth: int) -> Node:
+    def _node(self, event: Any, depth: int) -> Node:
         if depth > MAX_DEPTH:
             raise UnreadableText(_line(event), f"is nested deeper than {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
@@ -139,7 +140,7 @@ class _YamlReader:
             self._anchors[event.anchor] = node
         return node
 
-    def _aliased(self, event: yaml.AliasEvent) -> Node:
+    def _aliased(self, event: Any) -> Node:
         self._aliases += 1
         if self._aliases > MAX_ALIASES:
             raise UnreadableText(_line(event), f"uses more than {MAX_ALIASES} aliases")
@@ -151,13 +152,13 @@ class _YamlReader:
         self._count(node.size, event)
         return node
 
-    def _list(self, start: yaml.Event, depth: int) -> Node:
+    def _list(self, start: Any, depth: int) -> Node:
         items = []
         while not isinstance(event := self._next(), yaml.SequenceEndEvent):
             items.append(self._node(event, depth + 1))
         return Node("list", _line(start), items=tuple(items), size=1 + sum(item.size for item in items))
 
-    def _mapping(self, start: yaml.Event, depth: int) -> Node:
+    def _mapping(self, start: Any, depth: int) -> Node:
         entries = []
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key = self._node(event, depth + 1)
@@ -167,18 +168,19 @@ class _YamlReader:
         size = 1 + sum(1 + value.size for _, _, value in entries)
         return Node("mapping", _line(start), entries=tuple(entries), size=size)
 
-    def _count(self, nodes: int, event: yaml.Event) -> None:
+    def _count(self, nodes: int, event: Any) -> None:
         self._nodes += nodes
         if self._nodes > MAX_NODES:
             raise UnreadableText(_line(event), f"holds more than {MAX_NODES} values")
 
 
-def _line(event: yaml.Event) -> int:
+def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
 
 
-def _scalar(event: yaml.ScalarEvent) -> Node:
-    value, kind = event.value, "text"
+def _scalar(event: Any) -> Node:
+    value: str = event.value
+    kind: Kind = "text"
     if event.implicit[0]:  # unquoted and untagged
         if value in _NULLS:
             kind = "null"
@@ -188,7 +190,7 @@ def _scalar(event: yaml.ScalarEvent) -> Node:
             kind = "integer"
         elif _NUMBER.fullmatch(value):
             kind = "number"
-    return Node(kind, _line(event), text=value)  # type: ignore[arg-type]
+    return Node(kind, _line(event), text=value)
 
 
 class _JsonReader:
@@ -270,7 +272,7 @@ class _JsonReader:
         except ValueError as error:
             message = getattr(error, "msg", "bad string")
             raise self._unreadable(f"bad string: {message.lower()}") from None
-        return value
+        return str(value)
 
     def _expect(self, character: str) -> None:
         self._skip_space()
