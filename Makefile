@@ -1,0 +1,84 @@
+# `make help` lists what there is. Needs Python 3.11 or newer and make, nothing else.
+# PORT and SAGASCOPE_DATA can be given: make demo PORT=9000 SAGASCOPE_DATA=/srv/sagascope
+
+PYTHON ?= python3.11
+PORT ?= 8000
+SAGASCOPE_DATA ?= $(CURDIR)/.sagascope
+export SAGASCOPE_DATA
+
+BIN := .venv/bin
+STAMP := .venv/.installed-$(shell cksum < requirements.lock | tr -s ' ' '-')
+PYTEST_WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev up test lint format bench e2e interop migrate lock browser clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+demo: $(STAMP) ## Start everything with live example sagas; prints a URL and a login
+	@$(BIN)/python manage.py up --port $(PORT) --simulate
+
+up: $(STAMP) ## Start everything without example sagas
+	@$(BIN)/python manage.py up --port $(PORT)
+
+dev: $(STAMP) ## Like demo, with errors on the page and a restart when code changes
+	@DEBUG=1 $(BIN)/python manage.py up --port $(PORT) --simulate --reload
+
+test: $(STAMP) browser ## Run every test that this machine can run
+	@$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadscope -m "not slow and not interop"
+
+e2e: $(STAMP) browser ## Run the browser tests
+	@$(BIN)/pytest -m e2e
+
+interop: $(STAMP) ## Run the tests against other people's software, and the slow ones
+	@$(BIN)/pytest -m "slow or interop"
+
+lint: $(STAMP) ## Check style, types, layers, migrations and settings
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py servers -- makemigrations --check --dry-run
+	$(BIN)/python manage.py check
+	$(BIN)/yamllint --strict docker
+
+format: $(STAMP) ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP) ## Measure: ingest against a bare COPY, and the other benchmarks
+	@for file in benchmarks/*.py; do \
+	    case $$file in */__init__.py) ;; *) echo "== $$file"; $(BIN)/python $$file || exit 1;; esac; done
+
+migrate: $(STAMP) ## Bring the database up to date
+	@$(BIN)/python manage.py servers -- migrate
+
+lock: $(STAMP) ## Pin the dependencies of pyproject.toml again
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes --python-version 3.11 \
+	    --no-emit-index-url --no-emit-find-links --no-header --quiet -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras -c requirements.lock --universal --generate-hashes \
+	    --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet \
+	    -o requirements-server.lock
+
+# A browser for the tests marked e2e. Without one they skip and say so.
+browser:
+	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing Chromium for the browser tests"; \
+	    (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium) \
+	        >/tmp/sagascope-chromium.log 2>&1 || echo "Chromium could not be installed: the browser tests will skip"; \
+	else echo "No Chromium found: the browser tests will skip (install it with: apt-get install chromium)"; fi
+
+# The environment is made again only when the lock changes.
+$(STAMP): requirements.lock
+	@echo "Installing into .venv"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@if command -v uv >/dev/null; then \
+	    uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; fi
+	@rm -f .venv/.installed-* && touch $@
+
+clean: ## Remove what the tools left behind (not your data)
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis staticfiles test-results
+	find apps tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
