@@ -1,7 +1,7 @@
 # `make help` lists what there is. Needs Python 3.11 or newer and make, nothing else.
 # PORT and SAGASCOPE_DATA can be given: make demo PORT=9000 SAGASCOPE_DATA=/srv/sagascope
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 8000
 SAGASCOPE_DATA ?= $(CURDIR)/.sagascope
 export SAGASCOPE_DATA
@@ -74,9 +74,10 @@ browser:
 $(STAMP): requirements.lock
 	@echo "Installing into .venv"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
-	@if command -v uv >/dev/null; then \
-	    uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock; \
-	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; fi
+	@# uv is faster, but knows nothing of an index that is configured for pip: then pip does it.
+	@command -v uv >/dev/null \
+	    && uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock 2>/dev/null \
+	    || $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements.lock
 	@rm -f .venv/.installed-* && touch $@
 
 clean: ## Remove what the tools left behind (not your data)

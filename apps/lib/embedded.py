@@ -30,6 +30,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Any
 from urllib.parse import quote
 
 DATABASE = "sagascope"
@@ -271,11 +272,10 @@ def keep(data: Path) -> None:
 
     account = _service_account()
     _hand_over(folders, account)
-    servers = [_Postgres(folders, account), _Redis(folders, account)]
+    servers: list[_Server] = [_Postgres(folders, account), _Redis(folders, account)]
     try:
         for server in servers:
             server.start()
-        servers[0].create_database()
         folders.ready.touch()
         while not told_to_stop and not _can_lock(folders.locks / "users.lock", fcntl.LOCK_EX):
             for server in servers:
@@ -438,9 +438,9 @@ class _Server:
             self.process.kill()
             self.process.wait()
 
-    def run(self, command: list[str]) -> None:
-        """Run one of the server's own programs to its end, as the service account. Raises EmbeddedError."""
-        done = subprocess.run(command, check=False, capture_output=True, text=True, **self._identity())  # noqa: S603
+    def run(self, command: list[str], text: str = "") -> None:
+        """Run one of the server's own programs on a text, as the service account. Raises EmbeddedError."""
+        done = subprocess.run(command, input=text, check=False, capture_output=True, text=True, **self._identity())  # noqa: S603
         if done.returncode != 0:
             raise EmbeddedError(f"{Path(command[0]).name} failed: {done.stderr.strip() or done.stdout.strip()}")
 
@@ -453,7 +453,7 @@ class _Server:
             **self._identity(),
         )
 
-    def _identity(self) -> dict[str, object]:
+    def _identity(self) -> dict[str, Any]:
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
         if self.account is None:
             return {"cwd": "/", "env": environment}
@@ -518,21 +518,6 @@ class _Postgres(_Server):
             return len(lines) >= 8 and lines[7].strip() == "ready"
         return False
 
-    def create_database(self) -> None:
-        """Create our database if it is not there."""
-        psql = [str(_postgres_binary("psql")), "-X", "-q", "-h", str(self.folders.run), "-U", "postgres", "postgres"]
-        statement = f"SELECT 'CREATE DATABASE {DATABASE}' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = "
-        statement += f"'{DATABASE}')"
-        # \gexec runs what the query returned: nothing, when the database exists.
-        script = self.folders.run / "create-database.sql"
-        script.write_text(f"{statement} \\gexec\n")
-        if self.account:
-            os.chown(script, self.account.pw_uid, self.account.pw_gid)
-        try:
-            self.run([*psql, "-v", "ON_ERROR_STOP=1", "-f", str(script)])
-        finally:
-            script.unlink()
-
     def _initialise(self) -> None:
         """Make a new cluster beside its place and move it there, so that a crash leaves no half of one."""
         half = self.folders.data / "postgres.new"
@@ -547,6 +532,8 @@ class _Postgres(_Server):
                 *("--no-locale", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             ]
         )
+        postgres = [str(_postgres_binary("postgres")), "--single", "-D", str(half), "postgres"]
+        self.run(postgres, f"CREATE DATABASE {DATABASE};\n")
         with (half / "postgresql.conf").open("a") as conf:
             conf.write("\ninclude 'sagascope.conf'\n")
         half.rename(self.folders.postgres)

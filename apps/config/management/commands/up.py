@@ -1,0 +1,198 @@
+"""`manage.py up`: all of Sagascope in one terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections, transaction
+
+from apps.config.supervision import POLL_SECONDS, Child, Supervisor, say
+from apps.lib import embedded
+from apps.projects.models import Membership, Project, Role, Token
+
+ADMIN = "admin"
+PROJECT = "default"
+SIMULATOR = "simulator"
+
+
+class Command(BaseCommand):
+    help = "Start Sagascope: embedded servers unless you bring your own, migrations, web, worker and beat."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to be reached from elsewhere")
+        parser.add_argument("--simulate", action="store_true", help="also send live example sagas")
+        parser.add_argument("--rate", type=float, help="example sagas' events per second")
+        parser.add_argument("--seed", type=int, help="the same example sagas again")
+        parser.add_argument("--reload", action="store_true", help="restart web and worker when code changes")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        url = f"http://{_reachable(options['host'])}:{options['port']}"
+        os.environ.setdefault("PUBLIC_URL", url)
+        settings.SAGASCOPE_DATA.mkdir(parents=True, exist_ok=True)
+        lock = _only_one(settings.SAGASCOPE_DATA / "up.lock", url)
+        _port_is_free(options["host"], options["port"])
+        _keep_secret_key(settings.SAGASCOPE_DATA)
+        supervisor = Supervisor([])
+        supervisor.listen()
+        try:
+            with _servers():
+                call_command("migrate", interactive=False, verbosity=0)
+                project = _default_project()
+                login = _first_admin(project, settings.SAGASCOPE_DATA / "login.txt")
+                token = _simulator_token(project) if options["simulate"] else ""
+                # Children make their own connections; ours would only stand idle.
+                connections.close_all()
+                self._run(supervisor, url, login, token, options)
+        except embedded.EmbeddedError as error:
+            raise CommandError(str(error)) from error
+        finally:
+            os.close(lock)
+        say("up", "stopped")
+
+    def _run(self, supervisor: Supervisor, url: str, login: str, token: str, options: dict[str, Any]) -> None:
+        for child in _children(options):
+            supervisor.add(child)
+        try:
+            while not supervisor.is_stopping and not _answers(f"{url}/readyz"):
+                supervisor.tend()
+                time.sleep(POLL_SECONDS)
+            if supervisor.is_stopping:
+                return
+            if token:
+                supervisor.add(_simulator(url, token, options))
+            say("up", f"Sagascope is ready: {url}   {login}   (Ctrl-C stops it)")
+            supervisor.run()
+        finally:
+            say("up", "stopping")
+            supervisor.stop()
+
+
+def _reachable(host: str) -> str:
+    """A host that a browser on this machine can open."""
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _only_one(path: Path, url: str) -> int:
+    """Hold the data folder's lock, which falls with this process. Raises CommandError when another `up` holds it."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = path.read_text().strip() or "starting"
+        raise CommandError(
+            f"Sagascope is already running on {path.parent} ({holder}). "
+            "Stop it there, or choose another data folder with SAGASCOPE_DATA."
+        ) from None
+    os.truncate(lock, 0)
+    os.write(lock, f"{url}, process {os.getpid()}".encode())
+    return lock
+
+
+def _port_is_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CommandError(f"Cannot listen on {host}:{port}: {error.strerror}. Try --port.") from error
+
+
+def _keep_secret_key(data: Path) -> None:
+    """Make the data folder's key, which `settings` reads when SECRET_KEY is not given: sessions survive a restart."""
+    path = data / "secret_key"
+    if not os.environ.get("SECRET_KEY") and not path.exists():
+        _write_private(path, settings.SECRET_KEY)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, all or nothing."""
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    new.rename(path)
+
+
+def _servers() -> Any:
+    if os.environ.get("DATABASE_URL") and os.environ.get("REDIS_URL"):
+        return nullcontext()
+    return embedded.start(settings.SAGASCOPE_DATA)
+
+
+def _default_project() -> Project:
+    project, _ = Project.objects.get_or_create(slug=PROJECT, defaults={"name": "Default"})
+    return project
+
+
+def _first_admin(project: Project, file: Path) -> str:
+    """Make an admin when there is no user at all. Returns what to tell about the login."""
+    users = get_user_model().objects
+    with transaction.atomic():
+        if not users.exists():
+            password = secrets.token_urlsafe(12)
+            user = users.create_superuser(username=ADMIN, email="", password=password)
+            Membership.objects.create(project=project, user=user, role=Role.ADMIN)
+            _write_private(file, f"{ADMIN}\n{password}\n")
+    kept = file.read_text().split() if file.exists() else []
+    admin = users.filter(username=ADMIN, is_active=True).first()
+    if len(kept) == 2 and admin is not None and admin.check_password(kept[1]):
+        return f"login: {kept[0]} / {kept[1]}"
+    return "login: your own account"
+
+
+def _simulator_token(project: Project) -> str:
+    """A fresh ingest token for the example sagas; the one of the last start is withdrawn."""
+    from apps.projects.tokens import create_token
+
+    Token.objects.filter(project=project, source__name=SIMULATOR).delete()
+    return create_token(project, ["ingest"], source_name=SIMULATOR)
+
+
+def _children(options: dict[str, Any]) -> list[Child]:
+    """Started in this order and stopped in the reverse one."""
+    celery = [sys.executable, "-m", "celery", "-A", "apps.config.celery", "--skip-checks"]
+    worker = [*celery, "worker", "--concurrency", "2", "--loglevel", "WARNING"]
+    worker += ["--without-gossip", "--without-mingle", "--hostname", f"up-{os.getpid()}@%h"]
+    beat = [*celery, "beat", "--loglevel", "WARNING", "--pidfile="]
+    beat += ["--schedule", str(settings.SAGASCOPE_DATA / "beat-schedule")]
+    web = [sys.executable, "-m", "uvicorn", "apps.config.asgi:application", "--no-access-log", "--log-level", "warning"]
+    web += ["--host", options["host"], "--port", str(options["port"]), "--timeout-graceful-shutdown", "5"]
+    if options["reload"]:
+        web += ["--reload", "--reload-dir", "apps"]
+        worker = [sys.executable, "-m", "watchfiles", "--filter", "python", " ".join(worker), "apps"]
+    return [Child("worker", worker), Child("beat", beat), Child("web", web)]
+
+
+def _simulator(url: str, token: str, options: dict[str, Any]) -> Child:
+    command = [sys.executable, sys.argv[0], "simulate", "--url", url, "--token", token]
+    for name in ("rate", "seed"):
+        if options[name] is not None:
+            command += [f"--{name}", str(options[name])]
+    return Child("simulate", command, restart_after_success=False)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=0.5) as answer:  # noqa: S310 - our own URL
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
