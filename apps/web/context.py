@@ -1,0 +1,53 @@
+"""What the frame around every page needs: the projects to choose from, the role, and the counts in the navigation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from apps.lib import micros
+from apps.projects.models import Role
+from apps.web.access import may
+
+#: Route, label, and the routes below it that keep the entry marked.
+_ENTRIES = (
+    ("overview", "Overview", ()),
+    ("instances", "Instances", ("correlation",)),
+    ("flows", "Flows", ("flow", "flow_new")),
+    ("incidents", "Incidents", ("incident",)),
+    ("sources", "Sources", ("source", "rejected")),
+    ("settings", "Settings", ()),
+)
+
+
+def shell(request: HttpRequest) -> dict[str, Any]:
+    """Context of `base.html`. Outside a project (login, errors) only the clock."""
+    context: dict[str, Any] = {"now": getattr(request, "now", None) or micros.now()}
+    project = getattr(request, "project", None)
+    if project is None:
+        return context
+    role = request.role  # type: ignore[attr-defined]
+    return context | {
+        "project": project,
+        "role": role,
+        "choices": [choice for choice, _ in request.choices],  # type: ignore[attr-defined]
+        "may_operate": may(role, Role.OPERATOR.value),
+        "may_administer": may(role, Role.ADMIN.value),
+        "navigation": _navigation(request),
+    }
+
+
+def _navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """The main navigation: where each entry leads, and whether the reader is there."""
+    here = request.resolver_match.url_name if request.resolver_match else ""
+    return [
+        {
+            "url": reverse(f"web:{name}"),
+            "name": name,
+            "label": label,
+            "is_current": here == name or here in below or (name == "settings" and here.startswith("settings")),
+        }
+        for name, label, below in _ENTRIES
+    ]
