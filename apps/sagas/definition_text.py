@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]  # public by use, absent from typeshed
 from typing import Any, Literal
 
 import yaml
@@ -48,7 +48,7 @@ class Problem:
         return f"{place}{self.field}: {self.message}" if self.field else f"{place}{self.message}"
 
 
-class UnreadableText(ValueError):
+class UnreadableTextError(ValueError):
     """The text is no tree at all; `problem` says where and why."""
 
     def __init__(self, line: int | None, message: str) -> None:
@@ -70,13 +70,13 @@ class Node:
 
 
 def read(text: str, *, is_json: bool) -> Node:
-    """The text as a tree. Raises UnreadableText at the first thing that makes it unreadable."""
+    """The text as a tree. Raises UnreadableTextError at the first thing that makes it unreadable."""
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise UnreadableText(None, f"is larger than {MAX_BYTES // 1024} KiB")
+        raise UnreadableTextError(None, f"is larger than {MAX_BYTES // 1024} KiB")
     unwanted = _UNWANTED.search(text)
     if unwanted:
         line = text.count("\n", 0, unwanted.start()) + 1
-        raise UnreadableText(line, f"holds the character U+{ord(unwanted[0]):04X}, which is not allowed")
+        raise UnreadableTextError(line, f"holds the character U+{ord(unwanted[0]):04X}, which is not allowed")
     return _JsonReader(text).document() if is_json else _YamlReader(text).document()
 
 
@@ -99,20 +99,20 @@ class _YamlReader:
         try:
             self._next()  # start of stream
             if isinstance(self._loader.peek_event(), yaml.StreamEndEvent):
-                raise UnreadableText(1, "is empty")
+                raise UnreadableTextError(1, "is empty")
             self._next()  # start of document
             root = self._node(self._next(), depth=1)
             self._next()  # end of document
             following = self._next()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            raise UnreadableText(mark.line + 1 if mark else None, f"is not YAML: {error.problem}") from None
+            raise UnreadableTextError(mark.line + 1 if mark else None, f"is not YAML: {error.problem}") from None
         except yaml.YAMLError as error:
-            raise UnreadableText(None, f"is not YAML: {error}".splitlines()[0]) from None
+            raise UnreadableTextError(None, f"is not YAML: {error}".splitlines()[0]) from None
         finally:
             self._loader.dispose()
         if not isinstance(following, yaml.StreamEndEvent):
-            raise UnreadableText(_line(following), "holds a second document; one definition is one document")
+            raise UnreadableTextError(_line(following), "holds a second document; one definition is one document")
         return root
 
     def _next(self) -> Any:
@@ -120,14 +120,14 @@ class _YamlReader:
 
     def _node(self, event: Any, depth: int) -> Node:
         if depth > MAX_DEPTH:
-            raise UnreadableText(_line(event), f"is nested deeper than {MAX_DEPTH} levels")
+            raise UnreadableTextError(_line(event), f"is nested deeper than {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
             return self._aliased(event)
         if event.tag is not None:
-            raise UnreadableText(_line(event), f"uses the tag {event.tag}; tags are not allowed")
+            raise UnreadableTextError(_line(event), f"uses the tag {event.tag}; tags are not allowed")
         if event.anchor is not None:
             if len(self._anchors) >= MAX_ALIASES:
-                raise UnreadableText(_line(event), f"uses more than {MAX_ALIASES} anchors")
+                raise UnreadableTextError(_line(event), f"uses more than {MAX_ALIASES} anchors")
             self._anchors[event.anchor] = None
         if isinstance(event, yaml.ScalarEvent):
             node = _scalar(event)
@@ -143,12 +143,12 @@ class _YamlReader:
     def _aliased(self, event: Any) -> Node:
         self._aliases += 1
         if self._aliases > MAX_ALIASES:
-            raise UnreadableText(_line(event), f"uses more than {MAX_ALIASES} aliases")
+            raise UnreadableTextError(_line(event), f"uses more than {MAX_ALIASES} aliases")
         node = self._anchors.get(event.anchor)
         if node is None:
             known = event.anchor in self._anchors
             why = "refers to itself" if known else "has no anchor before it"
-            raise UnreadableText(_line(event), f"the alias *{event.anchor} {why}")
+            raise UnreadableTextError(_line(event), f"the alias *{event.anchor} {why}")
         self._count(node.size, event)
         return node
 
@@ -163,7 +163,7 @@ class _YamlReader:
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key = self._node(event, depth + 1)
             if key.kind in ("mapping", "list"):
-                raise UnreadableText(_line(event), "a key must be plain text")
+                raise UnreadableTextError(_line(event), "a key must be plain text")
             entries.append((key.text, _line(event), self._node(self._next(), depth + 1)))
         size = 1 + sum(1 + value.size for _, _, value in entries)
         return Node("mapping", _line(start), entries=tuple(entries), size=size)
@@ -171,7 +171,7 @@ class _YamlReader:
     def _count(self, nodes: int, event: Any) -> None:
         self._nodes += nodes
         if self._nodes > MAX_NODES:
-            raise UnreadableText(_line(event), f"holds more than {MAX_NODES} values")
+            raise UnreadableTextError(_line(event), f"holds more than {MAX_NODES} values")
 
 
 def _line(event: Any) -> int:
@@ -206,7 +206,7 @@ class _JsonReader:
     def document(self) -> Node:
         self._skip_space()
         if self._at == len(self._text):
-            raise UnreadableText(1, "is empty")
+            raise UnreadableTextError(1, "is empty")
         root = self._value(1)
         self._skip_space()
         if self._at < len(self._text):
@@ -289,6 +289,6 @@ class _JsonReader:
         self._counted_to = self._at
         return self._line
 
-    def _unreadable(self, why: str) -> UnreadableText:
+    def _unreadable(self, why: str) -> UnreadableTextError:
         known = why.startswith(("is ", "holds "))
-        return UnreadableText(self._here(), why if known else f"is not JSON: {why}")
+        return UnreadableTextError(self._here(), why if known else f"is not JSON: {why}")

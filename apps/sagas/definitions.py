@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
-from apps.sagas.definition_text import Node, Problem, UnreadableText, read, unwanted_character
+from apps.sagas.definition_text import Node, Problem, UnreadableTextError, read, unwanted_character
 from apps.sagas.events import Micros
 
 MAX_NAME_LENGTH = 256
@@ -129,7 +129,7 @@ def parse(text: str, *, name: str | None = None, media_type: str = "application/
     """
     try:
         root = read(text, is_json="json" in media_type.lower())
-    except UnreadableText as error:
+    except UnreadableTextError as error:
         raise DefinitionError([error.problem]) from None
     reader = _DefinitionReader()
     definition = reader.flow(root, name)
