@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -131,10 +131,14 @@ def _before_exec() -> None:
 
 
 class Supervisor:
-    """Runs children until SIGINT, SIGTERM or SIGHUP; then stops them, last one first. A second signal kills them."""
+    """Runs children until SIGINT, SIGTERM or SIGHUP; then stops them, last one first. A second signal kills them.
 
-    def __init__(self, children: Sequence[Child]) -> None:
-        self.children = list(children)
+    `each_turn` is called before the children are looked after: what they stand on is seen to there.
+    """
+
+    def __init__(self, each_turn: Callable[[], None] = lambda: None) -> None:
+        self.children: list[Child] = []
+        self.each_turn = each_turn
         self._signals = 0
 
     def add(self, child: Child) -> None:
@@ -152,6 +156,7 @@ class Supervisor:
 
     def tend(self) -> None:
         """One turn: start what should run."""
+        self.each_turn()
         for child in self.children:
             child.tend()
 

