@@ -22,7 +22,7 @@ from django.db import connections, transaction
 
 from apps.config.supervision import POLL_SECONDS, Child, Supervisor, say
 from apps.lib import embedded
-from apps.projects.models import Membership, Project, Role, Token
+from apps.projects.models import Membership, Project, Role, Scope, Token
 
 ADMIN = "admin"
 PROJECT = "default"
@@ -37,8 +37,9 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=8000)
         parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to be reached from elsewhere")
         parser.add_argument("--simulate", action="store_true", help="also send live example sagas")
-        parser.add_argument("--rate", type=float, help="example sagas' events per second")
-        parser.add_argument("--seed", type=int, help="the same example sagas again")
+        parser.add_argument("--rate", type=float, help="example sagas per second")
+        parser.add_argument("--seed", type=int, help="the same seed tells the same example sagas")
+        parser.add_argument("--backfill", type=float, metavar="HOURS", help="first the example sagas of the last hours")
         parser.add_argument("--reload", action="store_true", help="restart web and worker when code changes")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -162,34 +163,37 @@ def _first_admin(project: Project, file: Path) -> str:
 
 
 def _simulator_token(project: Project) -> str:
-    """A fresh ingest token for the example sagas; the one of the last start is withdrawn."""
+    """A fresh token for the example sagas and their definitions; the one of the last start is withdrawn."""
     from apps.projects.tokens import create_token
 
     Token.objects.filter(project=project, source__name=SIMULATOR).delete()
-    return create_token(project, ["ingest"], source_name=SIMULATOR)
+    return create_token(project, [Scope.INGEST, Scope.OPERATE], source_name=SIMULATOR)
 
 
 def _children(options: dict[str, Any]) -> list[Child]:
     """Started in this order and stopped in the reverse one."""
-    celery = [sys.executable, "-m", "celery", "-A", "apps.config.celery", "--skip-checks"]
+    celery = [sys.executable, "-m", "celery", "--quiet", "--skip-checks", "-A", "apps.config.celery"]
     worker = [*celery, "worker", "--concurrency", "2", "--loglevel", "WARNING"]
     worker += ["--without-gossip", "--without-mingle", "--hostname", f"up-{os.getpid()}@%h"]
-    beat = [*celery, "beat", "--loglevel", "WARNING", "--pidfile="]
-    beat += ["--schedule", str(settings.SAGASCOPE_DATA / "beat-schedule")]
+    # Every entry of the beat table comes round within seconds or is harmless twice: no file to keep, or to corrupt.
+    beat = [*celery, "beat", "--loglevel", "WARNING", "--pidfile=", "--scheduler", "celery.beat.Scheduler"]
     web = [sys.executable, "-m", "uvicorn", "apps.config.asgi:application", "--no-access-log", "--log-level", "warning"]
     web += ["--host", options["host"], "--port", str(options["port"]), "--timeout-graceful-shutdown", "5"]
     if options["reload"]:
         web += ["--reload", "--reload-dir", "apps"]
         worker = [sys.executable, "-m", "watchfiles", "--filter", "python", " ".join(worker), "apps"]
-    return [Child("worker", worker), Child("beat", beat), Child("web", web)]
+    # Celery warns about root, which in a container or a trial is what there is; PostgreSQL and Redis never run as root.
+    quiet = {"PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges"}
+    return [Child("worker", worker, quiet), Child("beat", beat), Child("web", web)]
 
 
 def _simulator(url: str, token: str, options: dict[str, Any]) -> Child:
-    command = [sys.executable, sys.argv[0], "simulate", "--url", url, "--token", token]
-    for name in ("rate", "seed"):
+    command = [sys.executable, sys.argv[0], "simulate", "--url", url]
+    for name in ("rate", "seed", "backfill"):
         if options[name] is not None:
             command += [f"--{name}", str(options[name])]
-    return Child("simulate", command, restart_after_success=False)
+    # By the environment: everybody on this machine can read a command line.
+    return Child("simulate", command, {"SAGASCOPE_TOKEN": token}, restart_after_success=False)
 
 
 def _answers(url: str) -> bool:
