@@ -1,0 +1,323 @@
+"""What an event means for which step. Pure.
+
+In this order: its own saga attributes; the flow definition that names its type; the source's ordered rules; the
+source's default flow and the naming conventions, whose results are marked *inferred*. Interpretation is part of the
+projection: events are stored as sent, so a new definition gives the past a new meaning.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from apps.sagas import attempts as fact
+from apps.sagas.definitions import CompensationDefinition, FlowDefinition, StepDefinition
+from apps.sagas.events import EventKind, SagaEvent
+
+#: The flow of events that name none and that nobody declared.
+UNDECLARED = "undeclared"
+
+
+class StepMeaning(NamedTuple):
+    """What an event says about one step."""
+
+    kind: int
+    step: str
+    step_id: str = ""
+    compensates: str | None = None
+    inferred: bool = False
+
+
+class Meaning(NamedTuple):
+    """What an event says about one instance; `flow` None = it belongs to the correlation, to no instance of its own."""
+
+    flow: str | None
+    run: str
+    kind: EventKind
+    steps: tuple[StepMeaning, ...] = ()
+    #: It is one of the flow's `ends_on`.
+    ends: bool = False
+
+
+@dataclass(frozen=True)
+class DeclaredStep:
+    """What a definition says about one step, whether forward or compensation."""
+
+    name: str
+    service: str | None
+    role: str
+    deadline: int | None
+    max_attempts: int | None
+    compensates: str | None
+    #: Name of its compensation, when it has one.
+    compensation: str | None = None
+
+
+@dataclass
+class DeclaredFlow:
+    """A definition, indexed for projecting."""
+
+    definition: FlowDefinition
+    steps: dict[str, DeclaredStep] = field(default_factory=dict)
+    #: Event type → what it says about steps of this flow.
+    by_type: dict[str, tuple[StepMeaning, ...]] = field(default_factory=dict)
+    ends_on: frozenset[str] = frozenset()
+
+    @property
+    def forward_steps(self) -> list[DeclaredStep]:
+        """Its steps that undo nothing, in declared order."""
+        return [step for step in self.steps.values() if step.compensates is None]
+
+    @property
+    def has_types(self) -> bool:
+        """True when it says which event types mean what, so that others are drift."""
+        return bool(self.by_type or self.ends_on)
+
+
+def declare(definition: FlowDefinition) -> DeclaredFlow:
+    """Index a definition by step name and event type."""
+    flow = DeclaredFlow(definition, ends_on=frozenset(definition.ends_on))
+    by_type: dict[str, list[StepMeaning]] = {}
+
+    def add(work: StepDefinition | CompensationDefinition, compensates: str | None) -> None:
+        for kind, types in (
+            (fact.COMPLETED, work.completes_on),
+            (fact.FAILED, work.fails_on),
+            (fact.STARTED, work.starts_on),
+        ):
+            for name in types:
+                by_type.setdefault(name, []).append(StepMeaning(kind, work.name, "", compensates))
+
+    for step in definition.steps:
+        undo = step.compensation
+        flow.steps[step.name] = DeclaredStep(
+            step.name,
+            step.service,
+            step.role.value if step.role else ("compensable" if undo else ""),
+            step.deadline,
+            step.max_attempts,
+            None,
+            undo.name if undo else None,
+        )
+        add(step, None)
+        if undo:
+            flow.steps[undo.name] = DeclaredStep(
+                undo.name, undo.service, "", undo.deadline, undo.max_attempts, step.name
+            )
+            add(undo, step.name)
+    flow.by_type = {name: tuple(meanings) for name, meanings in by_type.items()}
+    return flow
+
+
+class Definitions:
+    """Every definition of a project: all versions of each flow, the newest last."""
+
+    def __init__(self, versions: Iterable[FlowDefinition]) -> None:
+        self._newest: dict[str, DeclaredFlow] = {}
+        self._versions: dict[tuple[str, str], DeclaredFlow] = {}
+        for definition in versions:
+            declared = declare(definition)
+            self._newest[definition.flow] = declared
+            self._versions[definition.flow, definition.version] = declared
+        #: Event type → the flow that declares it; of several the first by name, whatever was saved when.
+        self.flow_of_type: dict[str, str] = {}
+        for flow in sorted(self._newest, reverse=True):
+            declared = self._newest[flow]
+            for name in (*declared.by_type, *declared.ends_on):
+                self.flow_of_type[name] = flow
+
+    def of(self, flow: str | None, version: str | None = None) -> DeclaredFlow | None:
+        """The definition of that version, else the newest; None when the flow is not defined."""
+        if flow is None:
+            return None
+        if version:
+            found = self._versions.get((flow, version))
+            if found is not None:
+                return found
+        return self._newest.get(flow)
+
+    def __bool__(self) -> bool:
+        return bool(self._newest)
+
+
+@dataclass(frozen=True)
+class SourceRule:
+    """One of a source's ordered rules: events that match `type` (a glob) and `attributes` get what is set here."""
+
+    type: str = "*"
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    kind: EventKind | None = None
+    flow: str | None = None
+    step: str | None = None
+    compensates: str | None = None
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> SourceRule:
+        """A stored rule; keys `match: {type, attributes}`, `kind`, `flow`, `step`, `compensates`."""
+        match = plain.get("match") or {}
+        return cls(
+            type=match.get("type", "*"),
+            attributes=match.get("attributes") or {},
+            kind=EventKind(plain["kind"]) if plain.get("kind") else None,
+            flow=plain.get("flow"),
+            step=plain.get("step"),
+            compensates=plain.get("compensates"),
+        )
+
+    def matches(self, event: SagaEvent) -> bool:
+        """True when the event is one that this rule speaks of."""
+        return fnmatch.fnmatchcase(event.type, self.type) and all(
+            fnmatch.fnmatchcase(event.attributes.get(name, ""), value) for name, value in self.attributes.items()
+        )
+
+
+class Interpreter:
+    """Gives the events of one source their meaning."""
+
+    def __init__(self, definitions: Definitions, *, default_flow: str = "", rules: Iterable[SourceRule] = ()) -> None:
+        self.definitions = definitions
+        self._default_flow = default_flow or None
+        self._rules = tuple(rules)
+
+    def interpret(self, event: SagaEvent) -> Meaning:
+        """The meaning of one event; never fails, at least `info`."""
+        flow, kind, step = event.flow, event.kind, event.step
+        if kind is None and step is None:
+            found = self._by_definition(event) or self._by_rules(event)
+            return found or self._by_convention(event)
+        compensates, inferred = event.compensates, False
+        if flow is None:
+            flow = self.definitions.flow_of_type.get(event.type) or self._default_flow
+        if kind is None:
+            kind, inferred = convention(event.type).kind, True
+            if kind is EventKind.INFO:
+                kind = EventKind.STEP_COMPLETED
+        declared = self.definitions.of(flow, event.flow_version)
+        ends = declared is not None and event.type in declared.ends_on
+        code = fact.FACT_KINDS.get(kind)
+        if code is None:
+            return Meaning(flow, event.run, kind, (), ends)
+        if step is None:
+            step, inferred = convention(event.type).step or event.type, True
+        if compensates is None and declared is not None:
+            known = declared.steps.get(step)
+            compensates = known.compensates if known is not None else None
+        meaning = StepMeaning(code, step, event.step_id or "", compensates, inferred)
+        return Meaning(flow, event.run, kind, (meaning,), ends)
+
+    def _by_definition(self, event: SagaEvent) -> Meaning | None:
+        flow = event.flow
+        if flow is None:
+            default = self.definitions.of(self._default_flow)
+            if default is not None and (event.type in default.by_type or event.type in default.ends_on):
+                flow = self._default_flow
+            else:
+                flow = self.definitions.flow_of_type.get(event.type)
+        declared = self.definitions.of(flow, event.flow_version)
+        if declared is None:
+            return None
+        steps = declared.by_type.get(event.type, ())
+        ends = event.type in declared.ends_on
+        if not steps and not ends:
+            return None
+        if event.step_id:
+            steps = tuple(meaning._replace(step_id=event.step_id) for meaning in steps)
+        return Meaning(flow, event.run, _KINDS[steps[0].kind] if steps else EventKind.INFO, steps, ends)
+
+    def _by_rules(self, event: SagaEvent) -> Meaning | None:
+        for rule in self._rules:
+            if rule.matches(event):
+                return self._by_rule(rule, event)
+        return None
+
+    def _by_rule(self, rule: SourceRule, event: SagaEvent) -> Meaning:
+        named = convention(event.type)
+        kind = rule.kind or named.kind
+        flow = event.flow or rule.flow or self._default_flow
+        code = fact.FACT_KINDS.get(kind)
+        if code is None:
+            return Meaning(flow, event.run, kind)
+        step = rule.step or named.step or event.type
+        compensates = event.compensates or rule.compensates
+        if rule.kind is None and compensates is None:
+            compensates = named.compensates
+        return Meaning(flow, event.run, kind, (StepMeaning(code, step, event.step_id or "", compensates),))
+
+    def _by_convention(self, event: SagaEvent) -> Meaning:
+        named = convention(event.type)
+        flow = event.flow or self._default_flow
+        code = fact.FACT_KINDS.get(named.kind)
+        if code is None or named.step is None:
+            return Meaning(flow, event.run, EventKind.INFO)
+        compensates = event.compensates or named.compensates
+        meaning = StepMeaning(code, named.step, event.step_id or "", compensates, inferred=True)
+        return Meaning(flow, event.run, named.kind, (meaning,))
+
+
+_KINDS = {code: kind for kind, code in fact.FACT_KINDS.items()}
+
+
+class Convention(NamedTuple):
+    """What the name of an event type suggests."""
+
+    kind: EventKind
+    step: str | None = None
+    compensates: str | None = None
+
+
+_VERBS: dict[str, EventKind] = {
+    **dict.fromkeys(
+        ("failed", "declined", "rejected", "errored", "denied", "refused", "faulted", "failure"), EventKind.STEP_FAILED
+    ),
+    **dict.fromkeys(("expired", "timedout", "timeout"), EventKind.STEP_TIMED_OUT),
+    **dict.fromkeys(("started", "requested", "initiated", "begun", "begin", "triggered"), EventKind.STEP_STARTED),
+    **dict.fromkeys(("scheduled", "queued", "enqueued"), EventKind.STEP_SCHEDULED),
+    **dict.fromkeys(("retrying", "retried", "reattempted"), EventKind.STEP_RETRYING),
+    **dict.fromkeys(("skipped", "bypassed"), EventKind.STEP_SKIPPED),
+    **dict.fromkeys(
+        ("paid", "sent", "done", "success", "succeeded", "built", "won", "bought"), EventKind.STEP_COMPLETED
+    ),
+}
+_UNDOING = frozenset(
+    (
+        *("refunded", "released", "cancelled", "canceled", "reversed", "undone", "voided", "reverted", "compensated"),
+        *("restocked", "unreserved", "deallocated", "withdrawn"),
+    )
+)
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
+_TOP_DOMAINS = frozenset({"com", "org", "net", "io", "dev", "de", "eu", "uk", "fr", "co", "app", "cloud"})
+_VERSION = re.compile(r"v\d+(\.\d+)*")
+
+
+@lru_cache(maxsize=10_000)
+def convention(event_type: str) -> Convention:
+    """What a type's name suggests: `PaymentCharged`, `payment.charge.completed` → completed; `…Declined` → failed;
+    `…Refunded` → a compensation of what `Payment…` did. `info` when it suggests nothing.
+    """
+    segments = [part for part in re.split(r"[./:#]", event_type) if part and not _VERSION.fullmatch(part.lower())]
+    if len(segments) > 2 and segments[0].lower() in _TOP_DOMAINS:
+        segments = segments[2:]
+    if not segments:
+        return Convention(EventKind.INFO)
+    words = [word.lower() for word in _WORDS.findall(segments[-1])]
+    if words and words[-1] == "event":
+        words.pop()
+    if words[-2:] in (["timed", "out"], ["rolled", "back"]):
+        words[-2:] = ["timedout" if words[-2] == "timed" else "reverted"]
+    if not words:
+        return Convention(EventKind.INFO)
+    verb, subject = words[-1], "-".join(words[:-1])
+    if not subject:
+        subject = ".".join(segments[:-1]).lower()
+    if not subject:
+        return Convention(EventKind.INFO)
+    if verb in _UNDOING:
+        return Convention(EventKind.STEP_COMPLETED, f"{subject}-{verb}", subject)
+    kind = _VERBS.get(verb)
+    if kind is None and verb.endswith("ed") and len(verb) > 3:
+        kind = EventKind.STEP_COMPLETED
+    return Convention(kind, subject) if kind else Convention(EventKind.INFO)

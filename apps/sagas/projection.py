@@ -1,0 +1,450 @@
+"""The state of an instance and of its steps, merged from events in any order. Pure.
+
+Everything in `InstanceState` merges in any order: earliest, latest, last-writer-wins by (time, sequence, event id,
+source), and contributions of steps that are taken back and given anew. So any permutation, split or repetition of the
+same events gives the same state, and the cost of an event does not depend on how many came before it.
+
+`merge_event` folds an event into its instance, `merge_step` replaces what a step contributes, `judge` derives the
+columns that lists show. The rules are those of the design's settled readings.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from apps.sagas.attempts import Execution, Fact, Order
+from apps.sagas.events import SECOND, EventKind, Micros, SagaEvent
+from apps.sagas.interpretation import DeclaredFlow, Meaning
+
+#: How long after it was due a timer may still fire.
+TIMER_GRACE: Micros = 60 * SECOND
+MOST_ATTRIBUTES = 20
+ATTRIBUTE_LENGTH = 256
+
+StepKey = tuple[str, str]
+
+
+class Given(msgspec.Struct, array_like=True, gc=False):
+    """What a step contributes to its instance; kept with the step, so that it can be taken back."""
+
+    retries: int = 0
+    attempts: int = 0
+    is_compensation: bool = False
+    is_open: bool = False
+    #: A compensation that completed, or that ended failed, timed out or cancelled.
+    undid: bool = False
+    undo_failed: bool = False
+    #: A forward step that ended failed or timed out.
+    failed: bool = False
+
+
+class StepState(msgspec.Struct, gc=False):
+    """A step execution: its facts, and what they were worth to its instance when last merged."""
+
+    facts: list[Fact] = []
+    given: Given = msgspec.field(default_factory=Given)
+    #: Order of the latest completion of anything that undoes it.
+    undone: Order | None = None
+
+
+class OpenStep(msgspec.Struct, array_like=True, gc=False):
+    """A step that is still to end."""
+
+    sign_at: Micros
+    due_at: Micros | None
+    is_compensation: bool
+    error: str | None
+    service: str
+    reason: str | None = None
+
+
+class Timer(msgspec.Struct, array_like=True, gc=False):
+    """The latest word on a named timer."""
+
+    order: Order
+    is_running: bool
+    due_at: Micros | None
+
+
+class InstanceState(msgspec.Struct, omit_defaults=True, gc=False):
+    """One run of a flow, as far as its events tell. Every field merges in any order."""
+
+    event_count: int = 0
+    started_at: Micros | None = None
+    #: Latest event: what may expire, and whose source's watermark counts.
+    last: Order | None = None
+    last_expires_at: Micros | None = None
+    last_source_ref: int = 0
+    last_event_at: Micros = 0
+    #: Its version, by the earliest event that names one.
+    version: str = ""
+    version_order: Order | None = None
+    saga_seen: bool = False
+    closing: str = ""
+    closing_order: Order | None = None
+    continued: Order | None = None
+    turned: Order | None = None
+    compensating_seen: bool = False
+    suspended: bool = False
+    suspended_order: Order | None = None
+    blocked: bool = False
+    blocked_order: Order | None = None
+    timers: dict[str, Timer] = {}
+    #: Earliest event of the flow's `ends_on`.
+    ends: Order | None = None
+    dead_lettered: int = 0
+    redriven: int = 0
+    error: str = ""
+    error_order: Order | None = None
+    parent: tuple[str, str] | None = None
+    parent_order: Order | None = None
+    attributes: dict[str, tuple[Order, str]] = {}
+    flags: list[str] = []
+    # Contributions of steps, by step and step id.
+    open: dict[str, OpenStep] = {}
+    #: Completed compensable steps that nothing has undone since → order of their completion.
+    owed: dict[str, Order] = {}
+    #: Steps of the definition that completed → order of the first completion.
+    done: dict[str, Order] = {}
+    retried: dict[str, int] = {}
+    retries: int = 0
+    compensations: int = 0
+    undid: int = 0
+    undo_failed: int = 0
+    undo_open: int = 0
+    failed: int = 0
+
+
+def step_key(step: str, step_id: str) -> str:
+    """A step execution's name within its instance."""
+    return f"{step}\x1f{step_id}" if step_id else step
+
+
+_CLOSING = {
+    EventKind.SAGA_COMPLETED: "completed",
+    EventKind.SAGA_FAILED: "failed",
+    EventKind.SAGA_CANCELLED: "cancelled",
+    EventKind.SAGA_TIMED_OUT: "timed_out",
+    EventKind.SAGA_COMPENSATED: "compensated",
+}
+_TURNING = frozenset({EventKind.SAGA_FAILED, EventKind.SAGA_COMPENSATING, EventKind.SAGA_COMPENSATED})
+
+
+def order_of(event: SagaEvent) -> Order:
+    """An event's place: by time, sequence and event id; the source only breaks the last tie."""
+    return (event.occurred_at, event.sequence, event.id, event.source)
+
+
+def merge_event(state: InstanceState, event: SagaEvent, meaning: Meaning, source_ref: int) -> None:
+    """Fold one event into its instance; what it says about steps is merged by `merge_step`."""
+    order = order_of(event)
+    known_at = min(event.occurred_at, event.received_at)
+    state.event_count += 1
+    if state.started_at is None or known_at < state.started_at:
+        state.started_at = known_at
+    state.last_event_at = max(state.last_event_at, known_at)
+    if state.last is None or order > state.last:
+        state.last = order
+        state.last_expires_at = event.expires_at
+        state.last_source_ref = source_ref
+    if event.flow_version and (state.version_order is None or order < state.version_order):
+        state.version, state.version_order = event.flow_version, order
+    if event.parent_flow is not None and (state.parent_order is None or order < state.parent_order):
+        state.parent, state.parent_order = (event.parent_flow, event.parent_run or ""), order
+    if event.error is not None and (state.error_order is None or order > state.error_order):
+        state.error, state.error_order = event.error, order
+    if meaning.ends and (state.ends is None or order < state.ends):
+        state.ends = order
+    if event.attributes:
+        _merge_attributes(state, event.attributes, order)
+    if event.flags:
+        state.flags = sorted({*state.flags, *event.flags})
+    if not meaning.steps and meaning.kind is not EventKind.INFO:
+        _merge_kind(state, event, meaning.kind, order)
+
+
+def _merge_kind(state: InstanceState, event: SagaEvent, kind: EventKind, order: Order) -> None:
+    """Kinds that speak of the instance itself, of a timer or of a message."""
+    name = kind.value
+    if name.startswith("saga."):
+        _merge_saga(state, kind, order)
+    elif name.startswith("timer."):
+        timer = state.timers.get(event.step or "")
+        if timer is None or order > timer.order:
+            state.timers[event.step or ""] = Timer(order, kind is EventKind.TIMER_STARTED, event.expires_at)
+    elif kind is EventKind.MESSAGE_DEAD_LETTERED:
+        state.dead_lettered += 1
+    elif kind is EventKind.MESSAGE_REDRIVEN:
+        state.redriven += 1
+
+
+def _merge_saga(state: InstanceState, kind: EventKind, order: Order) -> None:
+    state.saga_seen = True
+    if (word := _CLOSING.get(kind)) is not None and (state.closing_order is None or order > state.closing_order):
+        state.closing, state.closing_order = word, order
+    if kind in _TURNING and (state.turned is None or order > state.turned):
+        state.turned = order
+    if kind is EventKind.SAGA_COMPENSATING:
+        state.compensating_seen = True
+    elif kind is EventKind.SAGA_CONTINUED:
+        if state.continued is None or order > state.continued:
+            state.continued = order
+    elif kind in (EventKind.SAGA_SUSPENDED, EventKind.SAGA_RESUMED):
+        if state.suspended_order is None or order > state.suspended_order:
+            state.suspended, state.suspended_order = kind is EventKind.SAGA_SUSPENDED, order
+    elif kind in (EventKind.SAGA_BLOCKED, EventKind.SAGA_UNBLOCKED) and (
+        state.blocked_order is None or order > state.blocked_order
+    ):
+        state.blocked, state.blocked_order = kind is EventKind.SAGA_BLOCKED, order
+
+
+def _merge_attributes(state: InstanceState, new: dict[str, str], order: Order) -> None:
+    """Keep the latest value of each; of too many names the first by alphabet, whatever came when."""
+    kept = dict(state.attributes)
+    for name, value in new.items():
+        known = kept.get(name)
+        if known is None or order > known[0]:
+            kept[name] = (order, value[:ATTRIBUTE_LENGTH])
+    if len(kept) > MOST_ATTRIBUTES:
+        kept = {name: kept[name] for name in sorted(kept)[:MOST_ATTRIBUTES]}
+    state.attributes = kept
+
+
+def contribution(execution: Execution) -> Given:
+    """What a step execution is worth to its instance."""
+    status, is_compensation = execution.status, execution.compensates is not None
+    ended_badly = status in ("failed", "timed_out", "cancelled")
+    tries = len(execution.attempts)
+    return Given(
+        retries=max(tries - 1, 0),
+        attempts=tries,
+        is_compensation=is_compensation,
+        is_open=execution.is_open,
+        undid=is_compensation and status == "completed",
+        undo_failed=is_compensation and ended_badly,
+        failed=not is_compensation and status in ("failed", "timed_out"),
+    )
+
+
+def merge_step(
+    state: InstanceState, name: StepKey, step: StepState, execution: Execution, declared: DeclaredFlow | None
+) -> None:
+    """Take back what the step gave before and give what it is worth now."""
+    old, new = step.given, contribution(execution)
+    state.retries += new.retries - old.retries
+    state.compensations += new.is_compensation - old.is_compensation
+    state.undid += new.undid - old.undid
+    state.undo_failed += new.undo_failed - old.undo_failed
+    state.undo_open += (new.is_compensation and new.is_open) - (old.is_compensation and old.is_open)
+    state.failed += new.failed - old.failed
+    step.given = new
+
+    key = step_key(*name)
+    known = declared.steps.get(name[0]) if declared is not None else None
+    _put(state.retried, key, new.attempts if new.retries else None)
+    _put(state.open, key, _open_step(name[0], execution, known) if new.is_open else None)
+    _put(state.owed, key, _owed(step, execution) if known is not None and known.role == "compensable" else None)
+    if known is not None and not new.is_compensation and known.compensates is None:
+        first = state.done.get(name[0])
+        if execution.first_done is not None and (first is None or execution.first_done < first):
+            state.done[name[0]] = execution.first_done
+
+
+def _owed(step: StepState, execution: Execution) -> Order | None:
+    """Order of the completion that nothing has undone since."""
+    if execution.done is None or (step.undone is not None and step.undone > execution.done):
+        return None
+    return execution.done
+
+
+def _open_step(name: str, execution: Execution, known: Any) -> OpenStep:
+    allowed = known.deadline if known is not None else None
+    return OpenStep(
+        execution.sign_at,
+        None if allowed is None else execution.sign_at + allowed,
+        execution.compensates is not None,
+        execution.error,
+        execution.service,
+        None if allowed is None else f"step {name}: declared {_spell(allowed)}",
+    )
+
+
+def _put(entries: dict[str, Any], key: str, value: Any) -> None:
+    if value is not None:
+        entries[key] = value
+    elif key in entries:
+        del entries[key]
+
+
+def _spell(duration: Micros) -> str:
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        if duration % (size * SECOND) == 0 and duration:
+            return f"{duration // (size * SECOND)}{unit}"
+    return f"{duration // 1000}ms"
+
+
+class Judgement(msgspec.Struct, gc=False):
+    """The columns of an instance that follow from its state and its flow's definition."""
+
+    status: str
+    style: str
+    compensation_state: str
+    ended_at: Micros | None
+    inferred: bool
+    waiting_for: str | None
+    error: str
+    error_fingerprint: str
+    service: str
+    deadline_at: Micros | None
+    deadline_reason: str | None
+    current_steps: list[str]
+    owed_count: int
+    owed_since: Micros | None
+    turned_back: bool
+
+
+def judge(state: InstanceState, declared: DeclaredFlow | None) -> Judgement:
+    """Status, what it waits for, deadline and compensation state."""
+    ended_at, closing = _end(state, declared)
+    ended = ended_at is not None
+    turned_back = _turned_back(state, ended, closing)
+    owed = state.owed if turned_back or closing in ("cancelled", "timed_out") else {}
+    compensation = _compensation_state(state, bool(owed), ended)
+    if not ended:
+        status = "compensating" if state.compensations or state.compensating_seen else "running"
+    elif compensation == "complete":
+        status = "compensated"
+    elif compensation != "none" or (turned_back and not state.saga_seen):
+        status = "failed"
+    else:
+        status = closing
+    waits_for, waited = (None, None) if ended else _waits_for(state, owed, declared)
+    deadline_at, reason = (None, None) if ended else _deadline(state, declared)
+    error = (waited.error or "") if waited is not None else state.error
+    return Judgement(
+        status=status,
+        style=_style(state, declared),
+        compensation_state=compensation,
+        ended_at=ended_at,
+        inferred=False,
+        waiting_for=waits_for,
+        error=state.error,
+        error_fingerprint=fingerprint(error),
+        service=waited.service if waited is not None else "",
+        deadline_at=deadline_at,
+        deadline_reason=reason,
+        current_steps=_current_steps(state),
+        owed_count=len(owed),
+        owed_since=min((order[0] for order in owed.values()), default=None),
+        turned_back=turned_back,
+    )
+
+
+def _style(state: InstanceState, declared: DeclaredFlow | None) -> str:
+    if declared is not None:
+        return declared.definition.style.value
+    return "orchestration" if state.saga_seen else "choreography"
+
+
+def _end(state: InstanceState, declared: DeclaredFlow | None) -> tuple[Micros | None, str]:
+    """When and with which word it ended; (None, "") while it is open."""
+    if state.saga_seen:
+        closing = state.closing_order
+        if closing is None or (state.continued is not None and state.continued > closing):
+            return None, ""
+        return closing[0], state.closing
+    if declared is None or declared.definition.style.value == "orchestration":
+        return None, ""
+    if declared.ends_on:
+        return (state.ends[0], "completed") if state.ends is not None else (None, "")
+    forward = declared.forward_steps
+    if forward and all(step.name in state.done for step in forward):
+        return max(state.done[step.name][0] for step in forward), "completed"
+    return None, ""
+
+
+def _turned_back(state: InstanceState, ended: bool, closing: str) -> bool:
+    if state.compensations:
+        return True
+    if state.turned is not None and (state.continued is None or state.turned > state.continued):
+        return True
+    return ended and not state.saga_seen and bool(state.failed)
+
+
+def _compensation_state(state: InstanceState, owed: bool, ended: bool) -> str:
+    """The first that fits, in the order of the settled readings."""
+    if state.undo_failed:
+        return "failed"
+    if state.undo_open or (owed and not ended and (state.undid or state.compensating_seen)):
+        return "running"
+    if owed:
+        return "partial" if state.undid else "owed"
+    return "complete" if state.undid else "none"
+
+
+def _waits_for(
+    state: InstanceState, owed: dict[str, Order], declared: DeclaredFlow | None
+) -> tuple[str | None, OpenStep | None]:
+    if state.suspended:
+        return "suspended", None
+    if running := _running_timers(state):
+        return f"timer {running[0][1]}", None
+    if state.open:
+        key, step = min(state.open.items(), key=_urgency)
+        return key.split("\x1f", 1)[0], step
+    if owed and declared is not None:
+        name = max(owed, key=lambda key: owed[key]).split("\x1f", 1)[0]
+        return declared.steps[name].compensation or name, None
+    return None, None
+
+
+def _urgency(entry: tuple[str, OpenStep]) -> tuple[bool, Micros, Micros, str]:
+    key, step = entry
+    return (step.due_at is None, step.due_at or 0, step.sign_at, key)
+
+
+def _running_timers(state: InstanceState) -> list[tuple[Micros, str, Micros | None]]:
+    """(when due, name, due or None) of each running timer, the first due first, those without a due time last."""
+    never = 1 << 62
+    return sorted(
+        (timer.due_at if timer.due_at is not None else never, name, timer.due_at)
+        for name, timer in state.timers.items()
+        if timer.is_running
+    )
+
+
+def _deadline(state: InstanceState, declared: DeclaredFlow | None) -> tuple[Micros | None, str | None]:
+    """The earliest deadline and why. Suspension and running timers explain waiting and replace all others."""
+    if state.suspended:
+        return None, None
+    if running := _running_timers(state):
+        due = running[0][2]
+        return (None, None) if due is None else (due + TIMER_GRACE, "timer due")
+    found: list[tuple[Micros, str]] = []
+    if declared is not None and declared.definition.deadline is not None and state.started_at is not None:
+        found.append((state.started_at + declared.definition.deadline, "flow deadline"))
+    found.extend((step.due_at, step.reason or "") for step in state.open.values() if step.due_at is not None)
+    if state.last_expires_at is not None:
+        found.append((state.last_expires_at, "expirytime"))
+    return min(found) if found else (None, None)
+
+
+def _current_steps(state: InstanceState) -> list[str]:
+    """Names of the open steps, the one that began first in front, each once."""
+    ranked = sorted(state.open.items(), key=lambda entry: (entry[1].sign_at, entry[0]))
+    return list(dict.fromkeys(key.split("\x1f", 1)[0] for key, _ in ranked))
+
+
+_VARIABLE = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{12,}|\d+(?:\.\d+)?", re.IGNORECASE)
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
+
+
+def fingerprint(error: str) -> str:
+    """An error without what differs from case to case (numbers, ids, quoted values), to group by; "" for none."""
+    if not error:
+        return ""
+    line = error.split("\n", 1)[0][:400]
+    return _VARIABLE.sub("#", _QUOTED.sub("'…'", line))[:160]
