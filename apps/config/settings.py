@@ -68,6 +68,9 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
+SECRET_KEY_FALLBACKS = _names("SECRET_KEY_FALLBACKS")
+#: Keys for stored secrets, newest first; without any, SECRET_KEY encrypts them.
+ENCRYPTION_KEYS = _names("ENCRYPTION_KEYS")
 DEBUG = _flag("DEBUG")
 ALLOWED_HOSTS = _names("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = _names("CSRF_TRUSTED_ORIGINS")
