@@ -33,7 +33,7 @@ def customer(rng: random.Random) -> dict[str, Any]:
 def order(rng: random.Random) -> dict[str, Any]:
     """An order with its items, amount and the card it is paid with."""
     goods = rng.sample(_GOODS, rng.choice((1, 1, 2, 2, 3, 4)))
-    items = [{"sku": sku, "name": name, "quantity": rng.choice((1, 1, 1, 2, 3)), "price": price}
+    items: list[dict[str, Any]] = [{"sku": sku, "name": name, "quantity": rng.choice((1, 1, 1, 2, 3)), "price": price}
              for sku, name, price in goods]  # fmt: skip
     return {
         "order": f"ORD-{rng.randrange(100_000, 999_999)}",

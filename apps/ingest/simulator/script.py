@@ -100,7 +100,7 @@ class Script:
         """This correlation's trace with a new span (W3C Trace Context)."""
         return f"00-{self._trace}-{self.rng.getrandbits(64) | 1:016x}-01"
 
-    def dead_letter(self, queue: str, error: str, *, flow: str, step: str, **attributes: str | int | None) -> str:
+    def dead_letter(self, queue: str, error: str, *, flow: str, step: str, **attributes: Any) -> str:
         """The broker gives up on the message that last was sent and parks it in `queue`."""
         deaths = self.rng.choice((3, 5, 5, 10))
         return self.emit(
