@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import socket
 import sys
 import time
@@ -15,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connections, transaction
+from django.db import connections
 
+from apps.config.first_start import default_project, first_admin, keep_secret_key, kept_login
 from apps.config.supervision import POLL_SECONDS, Child, Supervisor, say
 from apps.lib import embedded
-from apps.projects.models import Membership, Project, Role, Scope, Token
+from apps.projects.models import Project, Scope, Token
 
-ADMIN = "admin"
-PROJECT = "default"
 SIMULATOR = "simulator"
 
 
@@ -48,7 +45,7 @@ class Command(BaseCommand):
         settings.SAGASCOPE_DATA.mkdir(parents=True, exist_ok=True)
         lock = _only_one(settings.SAGASCOPE_DATA / "up.lock", url)
         _port_is_free(options["host"], options["port"])
-        _keep_secret_key(settings.SAGASCOPE_DATA)
+        keep_secret_key(settings.SAGASCOPE_DATA, settings.SECRET_KEY)
         supervisor = Supervisor()
         supervisor.listen()
         try:
@@ -56,8 +53,8 @@ class Command(BaseCommand):
                 if servers is not None:
                     supervisor.each_turn = servers.ensure
                 call_command("migrate", interactive=False, verbosity=0)
-                project = _default_project()
-                login = _first_admin(project, settings.SAGASCOPE_DATA / "login.txt")
+                project = default_project()
+                login = _login(project, settings.SAGASCOPE_DATA / "login.txt")
                 token = _simulator_token(project) if options["simulate"] else ""
                 # Children make their own connections; ours would only stand idle.
                 connections.close_all()
@@ -119,47 +116,16 @@ def _port_is_free(host: str, port: int) -> None:
             raise CommandError(f"Cannot listen on {host}:{port}: {error.strerror}. Try --port.") from error
 
 
-def _keep_secret_key(data: Path) -> None:
-    """Make the data folder's key, which `settings` reads when SECRET_KEY is not given: sessions survive a restart."""
-    path = data / "secret_key"
-    if not os.environ.get("SECRET_KEY") and not path.exists():
-        _write_private(path, settings.SECRET_KEY)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, all or nothing."""
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    new.rename(path)
-
-
 def _servers() -> AbstractContextManager[embedded.Servers | None]:
     if os.environ.get("DATABASE_URL") and os.environ.get("REDIS_URL"):
         return nullcontext()
     return embedded.start(settings.SAGASCOPE_DATA)
 
 
-def _default_project() -> Project:
-    project, _ = Project.objects.get_or_create(slug=PROJECT, defaults={"name": "Default"})
-    return project
-
-
-def _first_admin(project: Project, file: Path) -> str:
-    """Make an admin when there is no user at all. Returns what to tell about the login."""
-    users = get_user_model().objects
-    with transaction.atomic():
-        if not users.exists():
-            password = secrets.token_urlsafe(12)
-            user = users.create_superuser(username=ADMIN, email="", password=password)
-            Membership.objects.create(project=project, user=user, role=Role.ADMIN)
-            _write_private(file, f"{ADMIN}\n{password}\n")
-    kept = file.read_text().split() if file.exists() else []
-    admin = users.filter(username=ADMIN, is_active=True).first()
-    if len(kept) == 2 and admin is not None and admin.check_password(kept[1]):
-        return f"login: {kept[0]} / {kept[1]}"
-    return "login: your own account"
+def _login(project: Project, file: Path) -> str:
+    """Make the first admin when there is none. Returns what to tell about signing in."""
+    login = first_admin(project, keep_in=file) or kept_login(file)
+    return f"login: {login}" if login else "login: your own account"
 
 
 def _simulator_token(project: Project) -> str:

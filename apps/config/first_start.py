@@ -1,0 +1,75 @@
+"""What a new installation needs once: its signing key, the project `default` and somebody who can sign in."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+
+from apps.projects.models import Membership, Project, Role
+
+ADMIN = "admin"
+PROJECT = "default"
+
+
+@dataclass(frozen=True)
+class Login:
+    """A name and a password that open the pages."""
+
+    username: str
+    password: str
+
+    def __str__(self) -> str:
+        return f"{self.username} / {self.password}"
+
+
+def default_project() -> Project:
+    """The project that exists from the start."""
+    project, _ = Project.objects.get_or_create(slug=PROJECT, defaults={"name": "Default"})
+    return project
+
+
+def first_admin(project: Project, keep_in: Path | None = None) -> Login | None:
+    """Make an admin with a random password when there is no user at all; None when there is one.
+
+    With `keep_in`, the login is also written to that file, readable by its owner only.
+    """
+    users = get_user_model().objects
+    with transaction.atomic():
+        if users.exists():
+            return None
+        login = Login(ADMIN, secrets.token_urlsafe(12))
+        user = users.create_superuser(username=login.username, email="", password=login.password)
+        Membership.objects.create(project=project, user=user, role=Role.ADMIN)
+        if keep_in is not None:
+            write_private(keep_in, f"{login.username}\n{login.password}\n")
+    return login
+
+
+def kept_login(file: Path) -> Login | None:
+    """The login that `first_admin` wrote, as long as it still opens the pages."""
+    words = file.read_text().split() if file.exists() else []
+    if len(words) != 2:
+        return None
+    admin = get_user_model().objects.filter(username=words[0], is_active=True).first()
+    return Login(*words) if admin is not None and admin.check_password(words[1]) else None
+
+
+def keep_secret_key(data: Path, key: str) -> None:
+    """Write the key that the settings read when SECRET_KEY is not given, unless it is there: sessions then last."""
+    path = data / "secret_key"
+    if not os.environ.get("SECRET_KEY") and not path.exists():
+        write_private(path, key)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, all or nothing."""
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    new.rename(path)
