@@ -109,6 +109,19 @@ def test_the_same_seed_tells_the_same_traffic_and_another_seed_another() -> None
     assert first_minute(5) != first_minute(6)
 
 
+def test_the_same_seed_at_another_time_tells_the_same_stories_as_new_sagas() -> None:
+    """Else a demo that is started again would send nothing but conflicts."""
+
+    def told(start: int) -> tuple[list[str], set[str]]:
+        events = [message.event for message in Traffic(seed=5, start=start, rate=2.0).due(start + 60 * SECOND)]
+        return [event["type"] for event in events], {event["id"] for event in events}
+
+    types, ids = told(START)
+    same_types, other_ids = told(START + 86_400 * SECOND)
+    assert types == same_types
+    assert not ids & other_ids
+
+
 def test_traffic_comes_in_order_and_is_not_changed_by_how_often_one_looks() -> None:
     at_once = Traffic(seed=3, start=START, rate=2.0).due(START + 30 * SECOND)
     often = Traffic(seed=3, start=START, rate=2.0)
@@ -197,6 +210,12 @@ class TestOrchestratedOrder:
         undone = [event["sagacompensates"] for event in of_kind(events, "step.completed") if "sagacompensates" in event]
         assert undone == ["reserve-stock", "charge-payment"]
         assert last_word(events) == "saga.compensated"
+
+    def test_declined_has_nothing_to_undo(self) -> None:
+        events = story("order-processing/declined")
+        assert of_kind(events, "step.failed", "charge-payment")[-1]["sagaerror"].startswith("card declined")
+        assert last_word(events) == "saga.failed"
+        assert not of_kind(events, "saga.compensating")
 
     def test_refund_fails_to_the_end_and_is_dead_lettered(self) -> None:
         events = story("order-processing/refund fails")

@@ -1,6 +1,7 @@
 """Believable sagas for demos and trials: stories that end up as CloudEvents, sent through the real HTTP door.
 
-Pure: no framework is imported here. The same seed and start give the same events, byte for byte.
+Pure: no framework is imported here. The same seed and start give the same events, byte for byte; at another start
+the same stories have other identifiers.
 
 - `script`: the pen; a story's clock and the CloudEvents it writes down
 - `payloads`: who orders what

@@ -175,8 +175,11 @@ class Process:
 
     def _turn_back(self, done: list[Work], why: str) -> Ending:
         """Undo what was done, in reverse, each compensation on its own; the last word says whether all is undone."""
-        self._engine("saga.compensating", error=why)
         undoable = [work for work in done if work.undo]
+        if not undoable:
+            self._engine("saga.failed", error=why)
+            return Ending.FAILED
+        self._engine("saga.compensating", error=why)
         order = undoable if self.plan.undo_forward else undoable[::-1]
         clean = True
         for work in order:

@@ -40,17 +40,24 @@ def rfc3339(at: Micros) -> str:
 
 
 class Script:
-    """One correlation as it happens. Waits are divided by `speed`; `skews` shifts a service's clock, in seconds."""
+    """One correlation as it happens. Waits are divided by `speed`; `skews` shifts a service's clock, in seconds.
 
-    def __init__(self, rng: random.Random, start: Micros, *, business: str, speed: float = 1.0) -> None:
+    `rng` decides what happens, `ids` gives the identifiers: told again at another time, the same story is another
+    correlation with other events, as it would be in life.
+    """
+
+    def __init__(
+        self, rng: random.Random, ids: random.Random, start: Micros, *, business: str, speed: float = 1.0
+    ) -> None:
         self.rng = rng
         self.now = start
         self.speed = speed
-        self.correlation_id = f"{business}-{rng.getrandbits(40):010x}"
+        self.correlation_id = f"{business}-{ids.getrandbits(40):010x}"
         self.messages: list[Message] = []
         self.skews: dict[str, float] = {}
         self.last: str | None = None
-        self._trace = f"{rng.getrandbits(128) | 1:032x}"
+        self._ids = ids
+        self._trace = f"{ids.getrandbits(128) | 1:032x}"
 
     def wait(self, median: float, spread: float = 0.45) -> None:
         """Let a log-normal time pass: half of the waits are shorter than `median` seconds, a few much longer."""
@@ -76,7 +83,7 @@ class Script:
         """Write down an event of now and give its id. `cause` is the id of what caused it, None for a beginning."""
         event: Event = {
             "specversion": "1.0",
-            "id": f"{self.rng.getrandbits(64):016x}",
+            "id": f"{self._ids.getrandbits(64):016x}",
             "source": f"/acme/{service}",
             "type": event_type,
             "time": rfc3339(self.now + int(self.skews.get(service, 0.0) * SECOND)),
@@ -98,7 +105,7 @@ class Script:
 
     def traceparent(self) -> str:
         """This correlation's trace with a new span (W3C Trace Context)."""
-        return f"00-{self._trace}-{self.rng.getrandbits(64) | 1:016x}-01"
+        return f"00-{self._trace}-{self._ids.getrandbits(64) | 1:016x}-01"
 
     def dead_letter(self, queue: str, error: str, *, flow: str, step: str, **attributes: Any) -> str:
         """The broker gives up on the message that last was sent and parks it in `queue`."""

@@ -1,6 +1,7 @@
 """Many sagas at once: which story starts when, and what the transports on the way do to its messages.
 
-A saga's random numbers come from (seed, its number) alone, so one saga can be told again by itself.
+What happens in a saga follows from (seed, its number) alone, its identifiers from when it begins as well: the same
+seed tells the same stories again, but never as repetitions of events that were sent before.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def tell(
 ) -> list[Message]:
     """One saga's messages in the order in which they arrive. `start` is when it begins, microseconds since 1970."""
     rng = random.Random(f"{seed}:{scenario.name}")
-    script = Script(rng, start, business=scenario.business, speed=speed)
+    ids = random.Random(f"{seed}:{scenario.name}:{start}")
+    script = Script(rng, ids, start, business=scenario.business, speed=speed)
     if rng.random() < transports.skewed:
         script.skews["shipping"] = transports.skew_seconds
     scenario.tell(script)

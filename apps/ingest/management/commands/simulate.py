@@ -121,11 +121,12 @@ class _Run:
         now = _now()
         past_seconds = options["backfill"] * 3600
         past_rate = min(options["rate"], MAX_PAST_SAGAS / past_seconds) if past_seconds else 0.0
-        same = {"seed": options["seed"], "speed": options["speed"]}
-        self._past = Traffic(start=now - int(past_seconds * SECOND), rate=past_rate or 1.0, **same)
+        seed, speed = options["seed"], options["speed"]
+        # Another seed for the past, so that what one sees live does not depend on how much of it was told.
+        begin = now - int(past_seconds * SECOND)
+        self._past = Traffic(seed=seed + 1, start=begin, rate=past_rate or 1.0, speed=speed)
         self._past_until = now if past_seconds else None
-        same["seed"] += 1 if past_seconds else 0
-        self._present = Traffic(start=now, rate=options["rate"], **same)
+        self._present = Traffic(seed=seed, start=now, rate=options["rate"], speed=speed)
 
     def past(self) -> None:
         """Send the sagas of the last hours, many to a request."""
