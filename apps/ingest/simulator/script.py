@@ -96,7 +96,7 @@ class Script:
         if data is not None:
             event["datacontenttype"] = "application/json"
             event["data"] = data
-        transport_lag = int(self.rng.lognormvariate(math.log(0.03), 0.5) * SECOND)
+        transport_lag = int(self.rng.lognormvariate(math.log(0.03), 0.5) * SECOND / self.speed)
         self.messages.append(Message(self.now + transport_lag, event))
         self.last = event["id"]
         # Two events of one saga are never told at the very same microsecond.

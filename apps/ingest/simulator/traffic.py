@@ -44,19 +44,19 @@ def tell(
     if rng.random() < transports.skewed:
         script.skews["shipping"] = transports.skew_seconds
     scenario.tell(script)
-    return sorted(_carried(script.messages, transports, rng), key=lambda message: message.send_at)
+    return sorted(_carried(script.messages, transports, rng, speed), key=lambda message: message.send_at)
 
 
-def _carried(messages: list[Message], transports: Transports, rng: random.Random) -> Iterator[Message]:
+def _carried(messages: list[Message], transports: Transports, rng: random.Random, speed: float) -> Iterator[Message]:
     for message in messages:
         if rng.random() < transports.lost:
             continue
         if rng.random() < transports.held_up:
-            yield _later(message, rng.uniform(0.3, 4.0))
+            yield _later(message, rng.uniform(0.3, 4.0) / speed)
         else:
             yield message
         if rng.random() < transports.repeated:
-            yield _later(message, rng.uniform(0.05, 5.0))
+            yield _later(message, rng.uniform(0.05, 5.0) / speed)
 
 
 def _later(message: Message, seconds: float) -> Message:
