@@ -1,0 +1,112 @@
+"""`manage.py up` as people use it: one terminal, one URL, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+READY_SECONDS = 60
+
+
+class Up:
+    """A running `manage.py up` on a data folder and a port of its own."""
+
+    def __init__(self, data: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.data = data
+        self.process = self.start(self.port)
+
+    def start(self, port: int) -> subprocess.Popen[str]:
+        brought = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "PUBLIC_URL"}
+        environment = {name: value for name, value in os.environ.items() if name not in brought}
+        return subprocess.Popen(
+            [sys.executable, "manage.py", "up", "--port", str(port)],
+            cwd=ROOT,
+            env={**environment, "SAGASCOPE_DATA": str(self.data)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def ready_line(self) -> str:
+        assert self.process.stdout is not None
+        said = []
+        for line in self.process.stdout:
+            said.append(line)
+            if "Sagascope is ready" in line:
+                return line
+        raise AssertionError("".join(said))
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    running = Up(tmp_path / "data")
+    yield running
+    if running.process.poll() is None:
+        running.process.terminate()
+    try:
+        running.process.communicate(timeout=READY_SECONDS)
+    except subprocess.TimeoutExpired:
+        running.process.kill()
+        running.process.communicate()
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    give_up_at = time.monotonic() + 30
+    while left := [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]:
+        assert time.monotonic() < give_up_at, [one.cmdline() for one in left]
+        time.sleep(0.02)
+
+
+def test_it_says_url_and_login_refuses_a_second_one_and_stops_cleanly(up: Up) -> None:
+    line = up.ready_line()
+    assert f"http://127.0.0.1:{up.port} " in line
+    login = re.search(r"login: (\S+) / (\S+)", line)
+    assert login is not None
+    assert (up.data / "login.txt").read_text().split() == list(login.groups())
+    with urllib.request.urlopen(f"http://127.0.0.1:{up.port}/readyz") as answer:
+        assert answer.status == 200
+
+    second = up.start(up.port)
+    told, _ = second.communicate(timeout=30)
+    assert second.returncode == 1
+    assert f"already running on {up.data}" in told
+
+    family = up.family()
+    up.process.send_signal(signal.SIGINT)
+    said, _ = up.process.communicate(timeout=60)
+    assert up.process.returncode == 0
+    assert said.rstrip().endswith("stopped")
+    assert "Traceback" not in said
+    assert_gone(family)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_killed_it_leaves_nothing_behind_and_starts_again_with_the_same_login(up: Up) -> None:
+    first = up.ready_line().partition("login:")[2]
+    family = up.family()
+    assert len(family) >= 6
+
+    up.process.kill()
+    up.process.communicate()
+    assert_gone(family)
+
+    up.process = up.start(up.port)
+    assert up.ready_line().partition("login:")[2] == first
