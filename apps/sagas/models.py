@@ -136,6 +136,24 @@ class Instance(models.Model):
                 name="instance_waiting",
                 condition=models.Q(waiting_for__isnull=False),
             ),
+            # Lists sorted by start, duration, deadline and attempts; what is open, by flow; see `queries.SORTS`.
+            models.Index(fields=["project", "started_at", "id"], name="instance_started"),
+            models.Index(
+                fields=["project", "duration_us"],
+                name="instance_duration",
+                condition=models.Q(duration_us__isnull=False),
+            ),
+            models.Index(
+                fields=["project", "deadline_at"],
+                name="instance_due",
+                condition=models.Q(deadline_at__isnull=False),
+            ),
+            models.Index(fields=["project", "-max_attempts", "-last_event_at", "id"], name="instance_attempts"),
+            models.Index(
+                fields=["project", "flow", "-last_event_at", "id"],
+                name="instance_open",
+                condition=models.Q(ended_at__isnull=True),
+            ),
         ]
 
 
@@ -193,6 +211,8 @@ class AwaitedCause(models.Model):
     event_id = models.TextField()
     source = models.TextField()
     received_at = models.BigIntegerField()
+    #: The step executions that its time matters to: JSON [[instance id, step, step id], …].
+    steps = models.TextField(default="[]")
 
     class Meta:
         db_table = "awaited_cause"
@@ -296,7 +316,5 @@ class Reprojection(models.Model):
     class Meta:
         db_table = "reprojection"
         indexes = [
-            models.Index(
-                fields=["project"], name="reprojection_open", condition=models.Q(finished_at__isnull=True)
-            )
+            models.Index(fields=["project"], name="reprojection_open", condition=models.Q(finished_at__isnull=True))
         ]

@@ -1,0 +1,277 @@
+"""Between the tables and a `Workspace`: load what new events touch, save what the merge made of it.
+
+Runs inside the transaction of its caller, who holds the locks of the correlations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import psycopg
+from django.db import transaction
+
+from apps.sagas import statements
+from apps.sagas.merging import InstanceWork, StepRef, Workspace
+from apps.sagas.projection import InstanceState, StepState
+from apps.sagas.rollups import InstanceFigures, RollupDeltas
+
+_encode = msgspec.json.Encoder().encode
+_decode_instance = msgspec.json.Decoder(InstanceState).decode
+decode_step = msgspec.json.Decoder(StepState).decode
+_decode_refs = msgspec.json.Decoder(list[StepRef]).decode
+
+#: (project id, flow) that are known to have their row; only what was committed.
+_known_flows: set[tuple[int, str]] = set()
+
+#: Instance columns hold at most this much of a text that comes from outside.
+TEXT_LENGTH = 2_000
+
+
+def load_instances(cursor: psycopg.Cursor, workspaces: Iterable[Workspace]) -> None:
+    """Put the stored instances into each workspace."""
+    by_uuid = {work.uuid: work for work in workspaces if not work.is_new}
+    if not by_uuid:
+        return
+    stored = list(by_uuid.values())
+    cursor.execute(
+        statements.LOAD_INSTANCES, [[work.shard for work in stored], [work.uuid for work in stored]], prepare=True
+    )
+    for uuid, identity, flow, run, state, version, status, started_at, ended_at in cursor.fetchall():
+        figures = InstanceFigures(version, status, started_at, ended_at)
+        by_uuid[uuid].add_stored_instance(identity, flow, run, _decode_instance(state), figures)
+    for work in stored:
+        if work.undeclared_state:
+            work.add_hidden_undeclared(_decode_instance(work.undeclared_state))
+
+
+def load_steps(cursor: psycopg.Cursor, touched: list[tuple[Workspace, set[StepRef]]]) -> None:
+    """Put the stored step executions that `touched` names into their workspaces."""
+    keys = [
+        (work.shard, work.uuid, *ref)
+        for work, refs in touched
+        if not work.is_new
+        for ref in refs
+        if ref not in work.steps
+    ]
+    if not keys:
+        return
+    by_uuid = {work.uuid: work for work, _ in touched}
+    cursor.execute(statements.LOAD_STEPS, [list(column) for column in zip(*keys, strict=True)], prepare=True)
+    for uuid, instance, step, step_id, state in cursor.fetchall():
+        by_uuid[uuid].add_stored_step((instance, step, step_id), decode_step(state))
+
+
+def load_undo_groups(cursor: psycopg.Cursor, work: Workspace, refs: set[StepRef]) -> None:
+    """Put in everything that undoes, or is undone by, the touched steps: two rounds, by name and by id."""
+    names = work.undo_names(refs)
+    for _ in range(2):
+        before = len(names)
+        wanted = sorted(names)
+        cursor.execute(statements.LOAD_UNDO_GROUP, [work.shard, work.uuid, wanted, wanted, wanted], prepare=True)
+        for instance, step, step_id, state in cursor.fetchall():
+            work.add_stored_step((instance, step, step_id), decode_step(state))
+        names |= work.undo_names(work.steps)
+        if len(names) == before:
+            return
+
+
+def load_awaiting(cursor: psycopg.Cursor, workspaces: Iterable[Workspace]) -> None:
+    """Mark the steps that wait for one of the new events, and await those no more."""
+    keys = sorted(
+        (work.shard, work.uuid, event.id)
+        for work in workspaces
+        if work.has_awaited_causes and not work.is_new
+        for event, _, _ in work.events
+    )
+    if not keys:
+        return
+    by_uuid = {work.uuid: work for work in workspaces}
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    cursor.execute(statements.FIND_AWAITING, columns, prepare=True)
+    found = cursor.fetchall()
+    for uuid, _, refs in found:
+        by_uuid[uuid].arrived.update(_decode_refs(refs))
+    if found:
+        cursor.execute(statements.DELETE_AWAITED, columns, prepare=True)
+
+
+def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDeltas) -> None:
+    """Write every row that the merges changed."""
+    steps: list[tuple[tuple, dict[str, Any]]] = []
+    instances: list[tuple[tuple, dict[str, Any]]] = []
+    attributes: list[tuple[tuple, dict[str, Any]]] = []
+    correlations: list[dict[str, Any]] = []
+    awaited: list[dict[str, Any]] = []
+    hidden: list[tuple[int, str]] = []
+    flows: set[tuple[int, str]] = set()
+    for work in workspaces:
+        _collect_steps(work, steps)
+        shown = work.shown()
+        for instance, event_count in shown:
+            row = instance_row(work, instance, event_count)
+            instances.append(((work.shard, instance.id), row))
+            _count_instance(work, instance, row, rollups)
+            for name, (_, value) in instance.state.attributes.items():
+                attributes.append(
+                    (
+                        (work.shard, instance.id, name),
+                        {
+                            "shard": work.shard,
+                            "instance_id": instance.id,
+                            "name": name,
+                            "project_id": work.project_id,
+                            "value": value,
+                        },
+                    )
+                )
+            if not instance.is_undeclared and (work.project_id, instance.flow) not in _known_flows:
+                flows.add((work.project_id, instance.flow))
+        correlations.append(_correlation_row(work, _hide_undeclared(work, rollups, hidden)))
+        for (cause, event_id, source), (received_at, refs) in work.awaited.items():
+            awaited.append(
+                {
+                    "shard": work.shard,
+                    "correlation_uuid": work.uuid,
+                    "cause_id": cause,
+                    "event_id": event_id,
+                    "source": source,
+                    "received_at": received_at,
+                    "steps": _encode(refs).decode(),
+                }
+            )
+    _write(cursor, statements.UPSERT_STEPS, steps)
+    _write(cursor, statements.UPSERT_INSTANCES, instances)
+    _write(cursor, statements.UPSERT_ATTRIBUTES, attributes)
+    if hidden:
+        columns = [list(column) for column in zip(*sorted(hidden), strict=True)]
+        cursor.execute(statements.DELETE_INSTANCES, columns, prepare=True)
+        cursor.execute(statements.DELETE_ATTRIBUTES, columns, prepare=True)
+    if correlations:
+        cursor.execute(statements.UPDATE_CORRELATIONS, [_json(correlations)], prepare=True)
+    if awaited:
+        cursor.execute(statements.INSERT_AWAITED, [_json(awaited)], prepare=True)
+    if rows := rollups.rows():
+        cursor.execute(statements.INSERT_ROLLUPS, [_json(rows)], prepare=True)
+    if flows:
+        columns = [list(column) for column in zip(*sorted(flows), strict=True)]
+        cursor.execute(statements.INSERT_FLOWS, columns, prepare=True)
+        transaction.on_commit(lambda: _known_flows.update(flows))
+
+
+def _write(cursor: psycopg.Cursor, statement: str, keyed: list[tuple[tuple, dict[str, Any]]]) -> None:
+    if keyed:
+        keyed.sort(key=lambda entry: entry[0])
+        cursor.execute(statement, [_json([row for _, row in keyed])], prepare=True)
+
+
+def _json(rows: list) -> str:
+    return _encode(rows).decode()
+
+
+def _collect_steps(work: Workspace, rows: list[tuple[tuple, dict[str, Any]]]) -> None:
+    for ref, step in work.steps.items():
+        execution = step.execution
+        if not step.is_changed or execution is None:
+            continue
+        row = {
+            "shard": work.shard,
+            "correlation_uuid": work.uuid,
+            "instance_id": ref[0],
+            "step": ref[1],
+            "step_id": ref[2],
+            "status": execution.status,
+            "service": execution.service,
+            "compensates": execution.compensates,
+            "inferred": execution.inferred,
+            "first_at": execution.first_at,
+            "started_at": execution.started_at,
+            "ended_at": execution.ended_at,
+            "wait_us": execution.wait_us,
+            "run_us": execution.run_us,
+            "attempt_count": len(execution.attempts),
+            "error": execution.error[:TEXT_LENGTH] if execution.error else None,
+            "state": step.state,
+        }
+        rows.append(((work.shard, work.uuid, *ref), row))
+
+
+def instance_row(work: Workspace, instance: InstanceWork, event_count: int) -> dict[str, Any]:
+    """The columns of an instance, by name."""
+    state, judged = instance.state, instance.judgement
+    assert judged is not None
+    assert state.started_at is not None
+    return {
+        "shard": work.shard,
+        "id": instance.id,
+        "project_id": work.project_id,
+        "correlation_uuid": work.uuid,
+        "correlation_id": work.correlation_id,
+        "flow": instance.flow,
+        "flow_version": state.version,
+        "run_id": instance.run,
+        "style": judged.style,
+        "status": judged.status,
+        "inferred": judged.inferred,
+        "waiting_for": judged.waiting_for,
+        "error_fingerprint": judged.error_fingerprint,
+        "error": judged.error[:TEXT_LENGTH],
+        "service": judged.service,
+        "deadline_at": judged.deadline_at,
+        "deadline_reason": judged.deadline_reason,
+        "started_at": state.started_at,
+        "last_event_at": state.last_event_at,
+        "ended_at": judged.ended_at,
+        "duration_us": None if judged.ended_at is None else max(judged.ended_at - state.started_at, 0),
+        "current_steps": judged.current_steps,
+        "event_count": event_count,
+        "retry_count": state.retries,
+        "max_attempts": max(state.retried.values(), default=1),
+        "compensation_state": judged.compensation_state,
+        "owed_count": judged.owed_count,
+        "owed_since": judged.owed_since,
+        "dead_letter_count": max(state.dead_lettered - state.redriven, 0),
+        "suspended": state.suspended,
+        "blocked": state.blocked,
+        "parent_flow": state.parent[0] if state.parent else None,
+        "parent_run": state.parent[1] if state.parent else None,
+        "source_ref": state.last_source_ref,
+        "annotations": state.flags,
+        "attributes": {name: value for name, (_, value) in state.attributes.items()},
+        "state": state,
+    }
+
+
+def _count_instance(work: Workspace, instance: InstanceWork, row: dict[str, Any], rollups: RollupDeltas) -> None:
+    now = InstanceFigures(row["flow_version"], row["status"], row["started_at"], row["ended_at"])
+    if instance.figures == now:
+        return
+    if instance.figures is not None:
+        rollups.add_instance(work.project_id, instance.flow, instance.figures, -1)
+    rollups.add_instance(work.project_id, instance.flow, now, 1)
+
+
+def _hide_undeclared(work: Workspace, rollups: RollupDeltas, hidden: list[tuple[int, str]]) -> str:
+    """Keep the state of an undeclared instance that declared ones hide; "" when it is shown or does not exist."""
+    undeclared = work.undeclared
+    if undeclared is None or not work.declared_instances:
+        return ""
+    if undeclared.figures is not None:
+        rollups.add_instance(work.project_id, undeclared.flow, undeclared.figures, -1)
+        hidden.append((work.shard, undeclared.id))
+    return _encode(undeclared.state).decode()
+
+
+def _correlation_row(work: Workspace, undeclared_state: str) -> dict[str, Any]:
+    times = [min(event.occurred_at, event.received_at) for event, _, _ in work.events]
+    return {
+        "shard": work.shard,
+        "id": work.uuid,
+        "event_count": work.event_count,
+        "first_event_at": min(times, default=None),
+        "last_event_at": max(times, default=None),
+        "has_compensations": work.has_compensations,
+        "has_awaited_causes": work.has_awaited_causes or bool(work.awaited),
+        "undeclared_state": undeclared_state,
+    }

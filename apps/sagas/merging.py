@@ -1,0 +1,316 @@
+"""New events of one correlation, merged into what is stored of it. Pure: rows in, rows out.
+
+`Workspace` holds the touched part of one correlation. Recording loads it, rebuilding starts it empty; the merge is the
+same code, so a rebuild gives the same rows. The order of calls: `plan` (says which steps are touched), then whatever is
+stored of them by `add_stored_step`, then `merge`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+import msgspec
+
+from apps.sagas.attempts import Execution, Fact, Order, execution_of, merge_facts
+from apps.sagas.events import Micros, SagaEvent
+from apps.sagas.interpretation import UNDECLARED, DeclaredFlow, Definitions, Meaning, StepMeaning
+from apps.sagas.projection import InstanceState, Judgement, StepState, judge, merge_event, merge_step, order_of
+from apps.sagas.rollups import InstanceFigures, RollupDeltas
+
+#: (instance id as hex text, step, step id)
+StepRef = tuple[str, str, str]
+
+
+def instance_id(correlation: str, flow: str, run: str) -> str:
+    """An instance's id, derived so that rebuilding gives the same one: half its correlation's, half a digest."""
+    digest = hashlib.blake2b(f"{flow}\0{run}".encode(), digest_size=8).hexdigest()
+    return str(UUID(correlation.replace("-", "")[:16] + digest))
+
+
+class InstanceWork:
+    """An instance while it is merged."""
+
+    __slots__ = ("declared", "figures", "flow", "id", "is_changed", "judgement", "run", "state", "stored_version")
+
+    def __init__(self, identity: str, flow: str, run: str, state: InstanceState) -> None:
+        self.id = identity
+        self.flow = flow
+        self.run = run
+        self.state = state
+        self.stored_version = state.version
+        self.is_changed = False
+        self.declared: DeclaredFlow | None = None
+        self.judgement: Judgement | None = None
+        #: What its stored row counts for in the rollups; None when it has none.
+        self.figures: InstanceFigures | None = None
+
+    @property
+    def is_undeclared(self) -> bool:
+        """True for the instance that holds events of no flow."""
+        return self.flow == UNDECLARED
+
+
+class StepWork:
+    """A step execution while it is merged."""
+
+    __slots__ = ("execution", "is_changed", "is_stored", "new_facts", "ref", "state")
+
+    def __init__(self, ref: StepRef, state: StepState, *, is_stored: bool) -> None:
+        self.ref = ref
+        self.state = state
+        self.is_stored = is_stored
+        self.is_changed = False
+        self.new_facts: list[Fact] = []
+        self.execution: Execution | None = None
+
+
+class Workspace:
+    """One correlation: its new events, the instances and steps they touch, and what must be written."""
+
+    def __init__(self, project_id: int, shard: int, uuid: str, correlation_id: str, *, is_new: bool) -> None:
+        self.project_id = project_id
+        self.shard = shard
+        self.uuid = uuid
+        self.correlation_id = correlation_id
+        self.is_new = is_new
+        self.event_count = 0
+        self.has_compensations = False
+        self.has_awaited_causes = False
+        #: State of the hidden undeclared instance as stored, "" when there is none.
+        self.undeclared_state = ""
+        self.events: list[tuple[SagaEvent, Meaning, int]] = []
+        self.instances: dict[tuple[str, str], InstanceWork] = {}
+        self.steps: dict[StepRef, StepWork] = {}
+        #: Known times of causes: event id → when it happened.
+        self.cause_times: dict[str, Micros] = {}
+        #: Causes that nobody knows yet: (cause id, event id, source) → (received at, the steps it counts for).
+        self.awaited: dict[tuple[str, str, str], tuple[Micros, list[StepRef]]] = {}
+        #: Steps that wait for the time of an event that is among the new ones.
+        self.arrived: set[StepRef] = set()
+
+    # --- filling ------------------------------------------------------------------------------------------------
+
+    def add_stored_instance(
+        self, identity: str, flow: str, run: str, state: InstanceState, figures: InstanceFigures
+    ) -> None:
+        """Put in an instance as it is stored."""
+        work = InstanceWork(identity, flow, run, state)
+        work.figures = figures
+        self.instances[flow, run] = work
+
+    def add_hidden_undeclared(self, state: InstanceState) -> None:
+        """Put in the instance that holds events of no flow and has no row."""
+        self.instances[UNDECLARED, ""] = InstanceWork(instance_id(self.uuid, UNDECLARED, ""), UNDECLARED, "", state)
+
+    def add_stored_step(self, ref: StepRef, state: StepState) -> None:
+        """Put in a step execution as it is stored."""
+        if ref not in self.steps:
+            self.steps[ref] = StepWork(ref, state, is_stored=True)
+
+    def plan(self, events: Iterable[tuple[SagaEvent, Meaning, int]]) -> set[StepRef]:
+        """Take the new events in and say which step executions they touch."""
+        refs: set[StepRef] = set()
+        for event, meaning, source_ref in events:
+            self.events.append((event, meaning, source_ref))
+            if meaning.steps:
+                instance = self._instance(meaning)
+                for step in meaning.steps:
+                    refs.add((instance.id, step.step, step.step_id))
+        return refs
+
+    def brings_compensation(self) -> bool:
+        """True when one of the new events undoes something."""
+        return any(step.compensates is not None for _, meaning, _ in self.events for step in meaning.steps)
+
+    def changes_version(self) -> bool:
+        """True when they give a stored instance another version: then all of its past means something else."""
+        for event, meaning, _ in self.events:
+            if not event.flow_version:
+                continue
+            state = self._instance(meaning).state
+            is_earlier = state.version_order is None or order_of(event) < state.version_order
+            if state.event_count and is_earlier and event.flow_version != state.version:
+                return True
+        return False
+
+    def _instance(self, meaning: Meaning) -> InstanceWork:
+        flow, run = meaning.flow, meaning.run
+        if flow is None or flow == UNDECLARED:
+            flow, run = UNDECLARED, ""
+        found = self.instances.get((flow, run))
+        if found is None:
+            found = InstanceWork(instance_id(self.uuid, flow, run), flow, run, InstanceState())
+            self.instances[flow, run] = found
+        return found
+
+    # --- merging ------------------------------------------------------------------------------------------------
+
+    def merge(self, definitions: Definitions, rollups: RollupDeltas) -> None:
+        """Fold the new events in; afterwards steps and instances hold what must be written."""
+        touched: dict[StepRef, StepWork] = {}
+        for event, meaning, source_ref in self.events:
+            instance = self._instance(meaning)
+            instance.is_changed = True
+            merge_event(instance.state, event, meaning, source_ref)
+            cause_at, missing = self._cause(event)
+            refs = []
+            for meant in meaning.steps:
+                ref = (instance.id, meant.step, meant.step_id)
+                work = self.steps.get(ref)
+                if work is None:
+                    work = self.steps[ref] = StepWork(ref, StepState(), is_stored=False)
+                work.new_facts.append(_fact(event, meant, cause_at))
+                touched[ref] = work
+                refs.append(ref)
+            for cause in missing:
+                self.awaited[cause, event.id, event.source] = (event.received_at, refs)
+        for ref in self.arrived:
+            if (work := self.steps.get(ref)) is not None and self._learn_cause_times(work):
+                touched[ref] = work
+
+        by_id = {instance.id: instance for instance in self.instances.values()}
+        for instance in by_id.values():
+            version = instance.state.version
+            instance.declared = None if instance.is_undeclared else definitions.of(instance.flow, version)
+        for ref, work in touched.items():
+            self._merge_work(work, by_id[ref[0]], rollups)
+        if self.has_compensations or any(work.execution.compensates is not None for work in touched.values()):  # type: ignore[union-attr]
+            self.has_compensations = True
+            touched.update(self._undo(by_id))
+        for ref, work in touched.items():
+            instance = by_id[ref[0]]
+            merge_step(instance.state, ref[1:], work.state, work.execution, instance.declared)  # type: ignore[arg-type]
+            work.is_changed = instance.is_changed = True
+        for instance in by_id.values():
+            instance.judgement = judge(instance.state, instance.declared)
+
+    def _cause(self, event: SagaEvent) -> tuple[Micros | None, list[str]]:
+        """When the last of its known causes happened, and the causes that are not known."""
+        if not event.causation_ids:
+            return None, []
+        times = self.cause_times
+        known = [times[cause] for cause in event.causation_ids if cause in times]
+        missing = [cause for cause in event.causation_ids if cause not in times]
+        return max(known, default=None), missing
+
+    def _learn_cause_times(self, work: StepWork) -> bool:
+        changed = False
+        for fact in work.state.facts:
+            for cause in fact.causes:
+                at = self.cause_times.get(cause)
+                if at is not None and (fact.cause_at is None or at > fact.cause_at):
+                    # Replaced, not changed in place: what the step was worth before is taken from the old facts.
+                    new = msgspec.structs.replace(fact, cause_at=at)
+                    work.new_facts.append(new)
+                    fact = new  # noqa: PLW2901
+                    changed = True
+        return changed
+
+    def _merge_work(self, work: StepWork, instance: InstanceWork, rollups: RollupDeltas) -> None:
+        state = work.state
+        service = None
+        if instance.declared is not None and (known := instance.declared.steps.get(work.ref[1])) is not None:
+            service = known.service
+        key = (self.project_id, instance.flow, instance.state.version, work.ref[1])
+        if work.is_stored and state.facts:
+            rollups.add_step(key, execution_of(state.facts, service), -1)
+        state.facts = merge_facts(state.facts, work.new_facts)
+        work.execution = execution_of(state.facts, service)
+        rollups.add_step(key, work.execution, 1)
+
+    def undo_names(self, refs: Iterable[StepRef]) -> set[str]:
+        """Names by which compensations may mean these steps, and what these steps undo if they are compensations."""
+        names: set[str] = set()
+        for ref in refs:
+            names.add(ref[1])
+            if ref[2]:
+                names.add(ref[2])
+        for _, meaning, _ in self.events:
+            names.update(step.compensates for step in meaning.steps if step.compensates)
+        for work in self.steps.values():
+            names.update(fact.compensates for fact in work.state.facts if fact.compensates)
+        names.discard("*")
+        return names
+
+    def _undo(self, instances: Mapping[str, InstanceWork]) -> dict[StepRef, StepWork]:
+        """Find what each compensation undoes, own instance first; the steps whose being undone has changed."""
+        forward: dict[str, list[StepWork]] = {}
+        undoing: list[StepWork] = []
+        for work in self.steps.values():
+            if work.execution is None:
+                instance = instances[work.ref[0]]
+                known = instance.declared.steps.get(work.ref[1]) if instance.declared is not None else None
+                work.execution = execution_of(work.state.facts, known.service if known else None)
+            if work.execution.compensates is not None:
+                undoing.append(work)
+                continue
+            forward.setdefault(work.ref[1], []).append(work)
+            if work.ref[2] and work.ref[2] != work.ref[1]:
+                forward.setdefault(work.ref[2], []).append(work)
+        undone: dict[StepRef, Order] = {}
+        for work in undoing:
+            execution = work.execution
+            assert execution is not None
+            if execution.done is None:
+                continue
+            candidates = forward.get(execution.compensates or "", [])
+            own = [each for each in candidates if each.ref[0] == work.ref[0]]
+            for each in own or candidates:
+                known_order = undone.get(each.ref)
+                if known_order is None or execution.done > known_order:
+                    undone[each.ref] = execution.done
+        changed: dict[StepRef, StepWork] = {}
+        for works in forward.values():
+            for work in works:
+                order = undone.get(work.ref)
+                if order != work.state.undone:
+                    work.state.undone = order
+                    changed[work.ref] = work
+        return changed
+
+    # --- what shows ---------------------------------------------------------------------------------------------
+
+    @property
+    def undeclared(self) -> InstanceWork | None:
+        """The instance that holds events of no flow, if there are such events."""
+        return self.instances.get((UNDECLARED, ""))
+
+    @property
+    def declared_instances(self) -> list[InstanceWork]:
+        """Instances of flows that somebody named."""
+        return [instance for instance in self.instances.values() if not instance.is_undeclared]
+
+    def shown(self) -> list[tuple[InstanceWork, int]]:
+        """Instances to write, each with its event count: events of no flow count in the only one's."""
+        declared = self.declared_instances
+        undeclared = self.undeclared
+        if not declared:
+            return [(undeclared, undeclared.state.event_count)] if undeclared is not None else []
+        extra = undeclared.state.event_count if undeclared is not None and len(declared) == 1 else 0
+        # A new instance, or an event of no flow, may change the counts of those that were not touched.
+        everything = any(each.figures is None for each in declared) or (
+            undeclared is not None and undeclared.is_changed
+        )
+        return [
+            (instance, instance.state.event_count + extra) for instance in declared if instance.is_changed or everything
+        ]
+
+
+def _fact(event: SagaEvent, meant: StepMeaning, cause_at: Micros | None) -> Fact:
+    return Fact(
+        event.occurred_at,
+        event.sequence,
+        event.id,
+        event.source,
+        meant.kind,
+        min(event.occurred_at, event.received_at),
+        event.attempt,
+        event.causation_ids,
+        cause_at,
+        event.error,
+        event.service,
+        meant.compensates,
+        meant.inferred,
+    )

@@ -1,0 +1,294 @@
+"""`record(events)`: the only writer of what happened.
+
+One transaction: lock the correlations (sorted), find out which events are new, store those, merge them into steps and
+instances, add to the rollups. Whoever gets an answer knows that it is committed. Recording an event again changes
+nothing; any order, any split and any number of concurrent writers give the same projections.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+import psycopg
+from django.db import DatabaseError, connection, transaction
+
+from apps.lib import telemetry
+from apps.sagas import catalog, feed, statements
+from apps.sagas.events import Micros, SagaEvent
+from apps.sagas.interpretation import Meaning
+from apps.sagas.loading import load_awaiting, load_instances, load_steps, load_undo_groups, save
+from apps.sagas.merging import StepRef, Workspace
+from apps.sagas.partitions import new_correlation_uuid
+from apps.sagas.rebuild import reproject_locked
+from apps.sagas.rollups import RollupDeltas
+from apps.sagas.storage import EVENT_COLUMNS, encode_event
+
+logger = logging.getLogger(__name__)
+
+#: Deadlocks and lost races are PostgreSQL's way to say "again"; both are rare because locks are taken in order.
+TRIES = 6
+_AGAIN = frozenset({"40P01", "40001", "23505"})
+_COPY_EVENTS = f"COPY event ({', '.join(EVENT_COLUMNS)}) FROM STDIN"
+MINUTE: Micros = 60_000_000
+
+
+class Submission(NamedTuple):
+    """Events that one source sent at once."""
+
+    project_id: int
+    source_id: int
+    events: Sequence[SagaEvent]
+
+
+@dataclass
+class Outcome:
+    """What became of a submission."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    #: Positions in `events` of those whose id is taken by another body; they also count as duplicates.
+    conflicts: list[int] = field(default_factory=list)
+
+
+def record(project_id: int, source_id: int, events: Sequence[SagaEvent]) -> Outcome:
+    """Store events once and bring every projection up to date; on return it is committed.
+
+    All or nothing. Raises django.db.DatabaseError when PostgreSQL cannot do it: then nothing was stored.
+    """
+    return record_all([Submission(project_id, source_id, events)])[0]
+
+
+def record_all(submissions: Sequence[Submission]) -> list[Outcome]:
+    """`record` several submissions in one transaction: all of them or none."""
+    started = time.perf_counter()
+    with telemetry.tracer.start_as_current_span("record"):
+        for again in range(TRIES):
+            try:
+                outcomes, changed = _record_once(submissions)
+                break
+            except DatabaseError as error:
+                if again == TRIES - 1 or connection.in_atomic_block or _sqlstate(error) not in _AGAIN:
+                    raise
+                logger.info("recording again: %s", _sqlstate(error))
+                time.sleep(0.002 * (1 << again))
+    telemetry.record_duration.record(time.perf_counter() - started)
+    for project_id, uuids in changed.items():
+        _announce(project_id, uuids)
+    return outcomes
+
+
+def _announce(project_id: int, uuids: set[UUID]) -> None:
+    if connection.in_atomic_block:
+        transaction.on_commit(lambda: feed.announce(project_id, uuids))
+    else:
+        feed.announce(project_id, uuids)
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    cause = error if isinstance(error, psycopg.Error) else error.__cause__
+    return getattr(cause, "sqlstate", None)
+
+
+def _record_once(submissions: Sequence[Submission]) -> tuple[list[Outcome], dict[int, set[UUID]]]:
+    outcomes = [Outcome() for _ in submissions]
+    with transaction.atomic(), connection.wrap_database_errors:
+        connection.ensure_connection()
+        cursor = psycopg.Cursor(connection.connection)
+        meanings = catalog.hold(cursor, (each.project_id for each in submissions))
+        works = _lock_correlations(cursor, submissions)
+        fresh = _fresh_events(cursor, submissions, works, outcomes)
+        _copy_events(cursor, fresh)
+        _project(cursor, fresh, meanings)
+        _tally(cursor, submissions, outcomes, fresh)
+    changed: dict[int, set[UUID]] = {}
+    for work, events in fresh:
+        if events:
+            changed.setdefault(work.project_id, set()).add(UUID(work.uuid))
+    return outcomes, changed
+
+
+def shard_of(project_id: int, correlation_id: str) -> int:
+    """The shard of a correlation: a signed 32-bit hash, the same for ever."""
+    value = zlib.crc32(correlation_id.encode(), project_id & 0xFFFFFFFF)
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+_CorrelationKey = tuple[int, int, str]
+#: A workspace with its new events and the source that sent each.
+_Fresh = list[tuple[Workspace, list[tuple[SagaEvent, int]]]]
+
+
+def _lock_correlations(cursor: psycopg.Cursor, submissions: Sequence[Submission]) -> dict[tuple[int, str], Workspace]:
+    """Lock every correlation that the events name, making those that do not exist; by (project id, correlation ID)."""
+    keys: set[_CorrelationKey] = set()
+    for project_id, _, events in submissions:
+        names = {event.correlation_id for event in events}
+        keys.update((shard_of(project_id, name), project_id, name) for name in names)
+    works: dict[tuple[int, str], Workspace] = {}
+    missing = sorted(keys)
+    _take(cursor, statements.LOCK_CORRELATIONS, missing, works, is_new=False)
+    missing = [key for key in missing if key[1:] not in works]
+    if missing:
+        now_ms = time.time_ns() // 1_000_000
+        uuids = [str(new_correlation_uuid(now_ms)) for _ in missing]
+        columns = [
+            [key[0] for key in missing],
+            uuids,
+            [key[1] for key in missing],
+            [key[2] for key in missing],
+        ]
+        cursor.execute(statements.INSERT_CORRELATIONS, columns, prepare=True)
+        _add_works(cursor.fetchall(), works, is_new=True)
+        # Another writer was faster: wait for it and take what it made.
+        lost = [key for key in missing if key[1:] not in works]
+        if lost:
+            _take(cursor, statements.LOCK_CORRELATIONS, lost, works, is_new=False)
+    return works
+
+
+def _take(
+    cursor: psycopg.Cursor,
+    statement: str,
+    keys: list[_CorrelationKey],
+    works: dict[tuple[int, str], Workspace],
+    *,
+    is_new: bool,
+) -> None:
+    columns = [[key[0] for key in keys], [key[1] for key in keys], [key[2] for key in keys]]
+    cursor.execute(statement, columns, prepare=True)
+    _add_works(cursor.fetchall(), works, is_new=is_new)
+
+
+def _add_works(rows: list[tuple], works: dict[tuple[int, str], Workspace], *, is_new: bool) -> None:
+    for project_id, name, shard, uuid, has_compensations, has_awaited, undeclared in rows:
+        work = Workspace(project_id, shard, uuid, name, is_new=is_new)
+        work.has_compensations, work.has_awaited_causes, work.undeclared_state = (
+            has_compensations,
+            has_awaited,
+            undeclared,
+        )
+        works[project_id, name] = work
+
+
+def _fresh_events(
+    cursor: psycopg.Cursor,
+    submissions: Sequence[Submission],
+    works: dict[tuple[int, str], Workspace],
+    outcomes: list[Outcome],
+) -> _Fresh:
+    """The events that nobody has recorded yet, per correlation; fills the outcomes."""
+    wanted: set[tuple[int, str, str]] = set()
+    for project_id, _, events in submissions:
+        for event in events:
+            work = works[project_id, event.correlation_id]
+            if not work.is_new:
+                wanted.add((work.shard, work.uuid, event.id))
+                wanted.update((work.shard, work.uuid, cause) for cause in event.causation_ids)
+    known: dict[tuple[str, str, str], bytes] = {}
+    by_uuid = {work.uuid: work for work in works.values()}
+    if wanted:
+        columns = [list(column) for column in zip(*sorted(wanted), strict=True)]
+        cursor.execute(statements.FIND_EVENTS, columns, prepare=True)
+        for uuid, event_id, source, digest, occurred_at in cursor.fetchall():
+            known[uuid, source, event_id] = digest
+            _note_time(by_uuid[uuid], event_id, occurred_at)
+    fresh: dict[str, list[tuple[SagaEvent, int]]] = {uuid: [] for uuid in by_uuid}
+    for outcome, (project_id, source_id, events) in zip(outcomes, submissions, strict=True):
+        for position, event in enumerate(events):
+            work = works[project_id, event.correlation_id]
+            key = (work.uuid, event.source, event.id)
+            digest = known.get(key)
+            if digest is None:
+                known[key] = event.digest
+                fresh[work.uuid].append((event, source_id))
+                _note_time(work, event.id, event.occurred_at)
+                outcome.accepted += 1
+                continue
+            outcome.duplicates += 1
+            if bytes(digest) != event.digest:
+                outcome.conflicts.append(position)
+    return [(by_uuid[uuid], events) for uuid, events in fresh.items()]
+
+
+def _note_time(work: Workspace, event_id: str, occurred_at: Micros) -> None:
+    """Remember when an event happened; of two with one id, from two sources, the later one."""
+    known = work.cause_times.get(event_id)
+    if known is None or occurred_at > known:
+        work.cause_times[event_id] = occurred_at
+
+
+def _copy_events(cursor: psycopg.Cursor, fresh: _Fresh) -> None:
+    if not any(events for _, events in fresh):
+        return
+    with cursor.copy(_COPY_EVENTS) as copy:
+        for work, events in fresh:
+            for event, source_id in events:
+                copy.write_row(encode_event(work.shard, work.uuid, source_id, event))
+
+
+def _project(cursor: psycopg.Cursor, fresh: _Fresh, meanings: dict[int, catalog.ProjectMeaning]) -> None:
+    works = [work for work, events in fresh if events]
+    load_instances(cursor, works)
+    touched: list[tuple[Workspace, set[StepRef]]] = []
+    again: list[Workspace] = []
+    for work, events in fresh:
+        if not events:
+            continue
+        meaning = meanings[work.project_id]
+        refs = work.plan(_interpreted(meaning, events))
+        work.event_count = len(events)
+        if work.changes_version():
+            again.append(work)
+        else:
+            touched.append((work, refs))
+    merged = [work for work, _ in touched]
+    load_awaiting(cursor, merged)
+    load_steps(cursor, [(work, refs | work.arrived) for work, refs in touched])
+    rollups = RollupDeltas()
+    for work, refs in touched:
+        if not work.is_new and (work.has_compensations or work.brings_compensation()):
+            load_undo_groups(cursor, work, refs)
+        work.merge(meanings[work.project_id].definitions, rollups)
+    save(cursor, merged, rollups)
+    for work in again:
+        reproject_locked(cursor, work, meanings[work.project_id], added=work.event_count)
+
+
+def _interpreted(
+    meaning: catalog.ProjectMeaning, events: list[tuple[SagaEvent, int]]
+) -> list[tuple[SagaEvent, Meaning, int]]:
+    return [(event, meaning.interpreter(source_id).interpret(event), source_id) for event, source_id in events]
+
+
+def _tally(cursor: psycopg.Cursor, submissions: Sequence[Submission], outcomes: list[Outcome], fresh: _Fresh) -> None:
+    """Count what each source sent: rows that are only ever added, so that writers never wait for each other."""
+    now = time.time_ns() // 1000
+    rows: dict[int, dict] = {}
+    for (_, source_id, events), outcome in zip(submissions, outcomes, strict=True):
+        row = rows.setdefault(
+            source_id,
+            {
+                "source_id": source_id,
+                "minute": now // MINUTE,
+                "accepted": 0,
+                "duplicates": 0,
+                "conflicts": 0,
+                "last_seen_at": now,
+                "last_event_at": None,
+            },
+        )
+        row["accepted"] += outcome.accepted
+        row["duplicates"] += outcome.duplicates
+        row["conflicts"] += len(outcome.conflicts)
+        latest = max((min(event.occurred_at, event.received_at) for event in events), default=None)
+        if latest is not None:
+            row["last_event_at"] = max(row["last_event_at"] or latest, latest)
+    encoded = msgspec.json.encode([rows[source_id] for source_id in sorted(rows)]).decode()
+    cursor.execute(statements.INSERT_TALLIES, [encoded], prepare=True)

@@ -1,0 +1,129 @@
+"""Latency histograms and counts per flow, step and minute: the deltas that one transaction adds. Pure.
+
+A delta is what a step (or an instance) is worth now minus what it was worth before, so sums stay true however often and
+in whatever order its events come. Queue wait (scheduled → started) counts in the minute of the start, run time and
+outcome (started → ended) in the minute of the end. What clocks contradict (negative durations) is left out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+import msgspec
+
+from apps.sagas.attempts import Execution
+from apps.sagas.events import Micros
+from apps.sagas.histogram import bucket_of
+
+MINUTE: Micros = 60_000_000
+_LATEST_MINUTE = 2**31 - 1
+
+#: (project id, flow, version, step); step "" stands for the instances themselves.
+RollupKey = tuple[int, str, str, str]
+
+COUNTS = ("started", "completed", "failed", "timed_out", "cancelled", "retried", "compensated")
+_POSITION = {name: position for position, name in enumerate(COUNTS)}
+_STARTED, _RETRIED, _COMPENSATED = _POSITION["started"], _POSITION["retried"], _POSITION["compensated"]
+
+
+class InstanceFigures(NamedTuple):
+    """What an instance counts for."""
+
+    version: str
+    status: str
+    started_at: Micros
+    ended_at: Micros | None
+
+
+class _Cell:
+    __slots__ = ("counts", "runs", "waits")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(COUNTS)
+        self.waits: dict[int, int] = {}
+        self.runs: dict[int, int] = {}
+
+
+class RollupRow(msgspec.Struct, gc=False):
+    """One row to add; names as in the `Rollup` table."""
+
+    project_id: int
+    flow: str
+    flow_version: str
+    step: str
+    minute: int
+    started: int
+    completed: int
+    failed: int
+    timed_out: int
+    cancelled: int
+    retried: int
+    compensated: int
+    waits: list[int]
+    runs: list[int]
+
+
+class RollupDeltas:
+    """Collects the deltas of one transaction."""
+
+    def __init__(self) -> None:
+        self._cells: defaultdict[tuple[RollupKey, int], _Cell] = defaultdict(_Cell)
+
+    def add_step(self, key: RollupKey, execution: Execution, sign: int) -> None:
+        """Count all attempts of a step execution, or take them back with sign -1."""
+        cells = self._cells
+        undoes = execution.compensates is not None
+        for attempt in execution.attempts:
+            started, ended = attempt.started_at, attempt.ended_at
+            began = started if started is not None else attempt.scheduled_at
+            if began is None:
+                began = ended
+            if began is None:
+                continue
+            cell = cells[key, _minute(began)]
+            cell.counts[_STARTED] += sign
+            if attempt.number > 1:
+                cell.counts[_RETRIED] += sign
+            if started is not None and attempt.scheduled_at is not None and started >= attempt.scheduled_at:
+                _count(cell.waits, bucket_of(started - attempt.scheduled_at), sign)
+            if ended is None or attempt.outcome is None:
+                continue
+            cell = cells[key, _minute(ended)]
+            cell.counts[_POSITION[attempt.outcome]] += sign
+            if undoes and attempt.outcome == "completed":
+                cell.counts[_COMPENSATED] += sign
+            if started is not None and ended >= started:
+                _count(cell.runs, bucket_of(ended - started), sign)
+
+    def add_instance(self, project_id: int, flow: str, figures: InstanceFigures, sign: int) -> None:
+        """Count an instance's start and, when it has ended, its end and duration."""
+        key = (project_id, flow, figures.version, "")
+        self._cells[key, _minute(figures.started_at)].counts[_STARTED] += sign
+        if figures.ended_at is None or figures.status not in _POSITION:
+            return
+        cell = self._cells[key, _minute(figures.ended_at)]
+        cell.counts[_POSITION[figures.status]] += sign
+        if figures.ended_at >= figures.started_at:
+            _count(cell.runs, bucket_of(figures.ended_at - figures.started_at), sign)
+
+    def rows(self) -> list[RollupRow]:
+        """The deltas that are not zero, sorted by key."""
+        rows = []
+        for (key, minute), cell in sorted(self._cells.items()):
+            waits, runs = _flat(cell.waits), _flat(cell.runs)
+            if waits or runs or any(cell.counts):
+                rows.append(RollupRow(*key, minute, *cell.counts, waits, runs))
+        return rows
+
+
+def _minute(at: Micros) -> int:
+    return min(at // MINUTE, _LATEST_MINUTE)
+
+
+def _count(buckets: dict[int, int], bucket: int, sign: int) -> None:
+    buckets[bucket] = buckets.get(bucket, 0) + sign
+
+
+def _flat(buckets: dict[int, int]) -> list[int]:
+    return [number for bucket in sorted(buckets) if buckets[bucket] for number in (bucket, buckets[bucket])]

@@ -1,0 +1,171 @@
+"""The SQL whose plan matters, each with what it is for. Arrays carry keys, JSON carries rows; all of them are prepared.
+
+Keys are always sorted by the caller, so that two writers take their locks in the same order.
+"""
+
+#: Lock the correlations that exist. Keys: shards, project ids, correlation IDs, sorted.
+LOCK_CORRELATIONS = """
+SELECT c.project_id, c.correlation_id, c.shard, c.id::text, c.has_compensations, c.has_awaited_causes,
+       c.undeclared_state
+FROM unnest(%s::int[], %s::bigint[], %s::text[]) k(shard, project_id, correlation_id)
+JOIN correlation c ON c.shard = k.shard AND c.project_id = k.project_id AND c.correlation_id = k.correlation_id
+ORDER BY c.shard, c.project_id, c.correlation_id
+FOR UPDATE OF c
+"""
+
+#: Create those that do not; a concurrent writer may win, then nothing comes back for it and it is locked again.
+INSERT_CORRELATIONS = """
+INSERT INTO correlation (shard, id, project_id, correlation_id, event_count, has_compensations, has_awaited_causes,
+                         undeclared_state)
+SELECT k.shard, k.id, k.project_id, k.correlation_id, 0, false, false, ''
+FROM unnest(%s::int[], %s::uuid[], %s::bigint[], %s::text[]) k(shard, id, project_id, correlation_id)
+ON CONFLICT (shard, project_id, correlation_id) DO NOTHING
+RETURNING project_id, correlation_id, shard, id::text, has_compensations, has_awaited_causes, undeclared_state
+"""
+
+#: Which of these event ids are known in their correlations, of any source: duplicates, and times of causes.
+FIND_EVENTS = """
+SELECT e.correlation_uuid::text, e.event_id, e.source, e.digest, e.occurred_at
+FROM unnest(%s::int[], %s::uuid[], %s::text[]) k(shard, correlation_uuid, event_id)
+JOIN event e ON e.shard = k.shard AND e.correlation_uuid = k.correlation_uuid AND e.event_id = k.event_id
+"""
+
+#: All instances of correlations, with what their rows count for in the rollups.
+LOAD_INSTANCES = """
+SELECT i.correlation_uuid::text, i.id::text, i.flow, i.run_id, i.state, i.flow_version, i.status, i.started_at,
+       i.ended_at
+FROM unnest(%s::int[], %s::uuid[]) k(shard, correlation_uuid)
+JOIN instance i ON i.shard = k.shard AND i.correlation_uuid = k.correlation_uuid
+"""
+
+#: Step executions by key.
+LOAD_STEPS = """
+SELECT s.correlation_uuid::text, s.instance_id::text, s.step, s.step_id, s.state
+FROM unnest(%s::int[], %s::uuid[], %s::uuid[], %s::text[], %s::text[])
+     k(shard, correlation_uuid, instance_id, step, step_id)
+JOIN step_execution s ON s.shard = k.shard AND s.correlation_uuid = k.correlation_uuid
+     AND s.instance_id = k.instance_id AND s.step = k.step AND s.step_id = k.step_id
+"""
+
+#: In one correlation: steps that go by one of these names or ids, and compensations of them.
+LOAD_UNDO_GROUP = """
+SELECT s.instance_id::text, s.step, s.step_id, s.state
+FROM step_execution s
+WHERE s.shard = %s AND s.correlation_uuid = %s
+  AND (s.step = ANY(%s::text[]) OR s.step_id = ANY(%s::text[]) OR s.compensates = ANY(%s::text[]))
+"""
+
+#: Events that wait for one of these ids, with the step executions that the time of the cause matters to.
+FIND_AWAITING = """
+SELECT a.correlation_uuid::text, a.cause_id, a.steps
+FROM unnest(%s::int[], %s::uuid[], %s::text[]) k(shard, correlation_uuid, cause_id)
+JOIN awaited_cause a ON a.shard = k.shard AND a.correlation_uuid = k.correlation_uuid AND a.cause_id = k.cause_id
+"""
+
+#: The causes that have arrived are awaited no more.
+DELETE_AWAITED = """
+DELETE FROM awaited_cause a
+USING unnest(%s::int[], %s::uuid[], %s::text[]) k(shard, correlation_uuid, cause_id)
+WHERE a.shard = k.shard AND a.correlation_uuid = k.correlation_uuid AND a.cause_id = k.cause_id
+"""
+
+INSERT_AWAITED = """
+INSERT INTO awaited_cause (shard, correlation_uuid, cause_id, event_id, source, received_at, steps)
+SELECT shard, correlation_uuid, cause_id, event_id, source, received_at, steps
+FROM json_populate_recordset(null::awaited_cause, %s::json)
+ON CONFLICT DO NOTHING
+"""
+
+_STEP_COLUMNS = (
+    *("shard", "correlation_uuid", "instance_id", "step", "step_id", "status", "service", "compensates", "inferred"),
+    *("first_at", "started_at", "ended_at", "wait_us", "run_us", "attempt_count", "error", "state"),
+)
+_INSTANCE_COLUMNS = (
+    *("shard", "id", "project_id", "correlation_uuid", "correlation_id", "flow", "flow_version", "run_id", "style"),
+    *("status", "inferred", "waiting_for", "error_fingerprint", "error", "service", "deadline_at", "deadline_reason"),
+    *("started_at", "last_event_at", "ended_at", "duration_us", "current_steps", "event_count", "retry_count"),
+    *("max_attempts", "compensation_state", "owed_count", "owed_since", "dead_letter_count", "suspended", "blocked"),
+    *("parent_flow", "parent_run", "source_ref", "annotations", "attributes", "state"),
+)
+
+
+def _upsert(table: str, key: tuple[str, ...], columns: tuple[str, ...], more: str = "", values: str = "") -> str:
+    names = ", ".join(columns)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
+    return (
+        f"INSERT INTO {table} ({names}{more}) SELECT {names}{values} "  # noqa: S608  constants of this module
+        f"FROM json_populate_recordset(null::{table}, %s::json) ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
+    )
+
+
+#: Write step executions whole.
+UPSERT_STEPS = _upsert("step_execution", ("shard", "correlation_uuid", "instance_id", "step", "step_id"), _STEP_COLUMNS)
+
+#: Write instances whole, but for what others own: finding_count.
+UPSERT_INSTANCES = _upsert("instance", ("shard", "id"), _INSTANCE_COLUMNS, ", finding_count", ", 0")
+
+UPSERT_ATTRIBUTES = """
+INSERT INTO instance_attribute (shard, instance_id, name, project_id, value)
+SELECT shard, instance_id, name, project_id, value
+FROM json_populate_recordset(null::instance_attribute, %s::json)
+ON CONFLICT (shard, instance_id, name) DO UPDATE SET value = excluded.value
+WHERE instance_attribute.value <> excluded.value
+"""
+
+DELETE_INSTANCES = """
+DELETE FROM instance i USING unnest(%s::int[], %s::uuid[]) k(shard, id) WHERE i.shard = k.shard AND i.id = k.id
+"""
+
+DELETE_ATTRIBUTES = """
+DELETE FROM instance_attribute a USING unnest(%s::int[], %s::uuid[]) k(shard, id)
+WHERE a.shard = k.shard AND a.instance_id = k.id
+"""
+
+#: Add to correlations what the transaction brought.
+UPDATE_CORRELATIONS = """
+UPDATE correlation c SET
+    event_count = c.event_count + k.event_count,
+    first_event_at = least(c.first_event_at, k.first_event_at),
+    last_event_at = greatest(c.last_event_at, k.last_event_at),
+    has_compensations = k.has_compensations,
+    has_awaited_causes = k.has_awaited_causes,
+    undeclared_state = k.undeclared_state
+FROM json_to_recordset(%s::json) k(shard int, id uuid, event_count bigint, first_event_at bigint, last_event_at bigint,
+    has_compensations boolean, has_awaited_causes boolean, undeclared_state text)
+WHERE c.shard = k.shard AND c.id = k.id
+"""
+
+INSERT_ROLLUPS = """
+INSERT INTO rollup (project_id, flow, flow_version, step, minute, started, completed, failed, timed_out, cancelled,
+                    retried, compensated, waits, runs)
+SELECT project_id, flow, flow_version, step, minute, started, completed, failed, timed_out, cancelled,
+       retried, compensated, waits, runs
+FROM json_populate_recordset(null::rollup, %s::json)
+"""
+
+INSERT_TALLIES = """
+INSERT INTO source_tally (source_id, minute, accepted, duplicates, conflicts, last_seen_at, last_event_at)
+SELECT source_id, minute, accepted, duplicates, conflicts, last_seen_at, last_event_at
+FROM json_populate_recordset(null::source_tally, %s::json)
+"""
+
+INSERT_FLOWS = """
+INSERT INTO flow (project_id, name, discovered_at)
+SELECT k.project_id, k.name, now() FROM unnest(%s::bigint[], %s::text[]) k(project_id, name)
+ON CONFLICT (project_id, name) DO NOTHING
+"""
+
+#: Every event of one correlation, in the order of storage.EVENT_COLUMNS.
+READ_EVENTS = """
+SELECT shard, correlation_uuid::text, event_id, source, source_ref, type, occurred_at, received_at, sequence, digest,
+       attributes, data
+FROM event WHERE shard = %s AND correlation_uuid = %s
+"""
+
+#: Every step execution of one correlation.
+READ_STEPS = """
+SELECT instance_id::text, step, step_id, state FROM step_execution WHERE shard = %s AND correlation_uuid = %s
+"""
+
+DELETE_STEPS = "DELETE FROM step_execution WHERE shard = %s AND correlation_uuid = %s"
+DELETE_CORRELATION_AWAITED = "DELETE FROM awaited_cause WHERE shard = %s AND correlation_uuid = %s"
