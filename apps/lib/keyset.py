@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -71,6 +71,37 @@ def decode_cursor(text: str, *, secret: str, bound_to: Sequence[str], width: int
     return Position(tuple(values), bool(backward))
 
 
+def page_of(
+    rows: list[T],
+    *,
+    limit: int,
+    position: Position | None,
+    place: Callable[[T], tuple[Scalar, ...]],
+    secret: str,
+    bound_to: Sequence[str],
+    is_last: bool = False,
+) -> Page[T]:
+    """The page of rows that were read from `position` on, in the list's order, with up to one more than `limit`.
+
+    The row too many says that there is more on the far side; `is_last` marks a page read from the list's end.
+    """
+    is_backward = is_last or (position is not None and position.is_backward)
+    has_more = len(rows) > limit
+    if has_more:
+        rows = rows[1:] if is_backward else rows[:limit]
+    has_next = has_more if not is_backward else not is_last
+    has_previous = has_more if is_backward else position is not None
+
+    def cursor(row: T, *, is_backward: bool) -> str:
+        return encode_cursor(Position(place(row), is_backward), secret=secret, bound_to=bound_to)
+
+    return Page(
+        rows,
+        next_cursor=cursor(rows[-1], is_backward=False) if rows and has_next else None,
+        previous_cursor=cursor(rows[0], is_backward=True) if rows and has_previous else None,
+    )
+
+
 def _mac(raw: bytes, secret: str, bound_to: Sequence[str]) -> bytes:
     scope = json.dumps(["sagascope.keyset", *bound_to], ensure_ascii=False).encode("utf-8", "surrogatepass")
     return hmac.digest(secret.encode(), hashlib.sha256(scope).digest() + raw, "sha256")[:_MAC_BYTES]
@@ -78,19 +109,22 @@ def _mac(raw: bytes, secret: str, bound_to: Sequence[str]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of an order. `sql` is trusted text, never a client's. Rows without a value always come last."""
+    """One column of an order, by a name of ours, never a client's. Rows without a value always come last."""
 
-    sql: str
+    name: str
     is_descending: bool = False
     is_nullable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A condition (SQL with %s and its parameters) that one index range answers, and the order within."""
+    """A condition (SQL with %s and its parameters) that one index range answers, and the order within.
+
+    `where` is "" where everything is meant. `order_by` names columns, with a minus before those that run downwards.
+    """
 
     where: str
-    order_by: str
+    order_by: tuple[str, ...]
     params: list[Scalar] = field(default_factory=list)
 
 
@@ -112,35 +146,42 @@ class Order:
         """How many values a position has."""
         return len(self.columns)
 
+    def reversed(self) -> Order:
+        """The same rows the other way round; rows without a value still come last."""
+        return Order(
+            *(Column(column.name, not column.is_descending, column.is_nullable) for column in self.columns),
+        )
+
     def segments(self, position: Position | None, *, is_backward: bool = False) -> Iterator[Segment]:
         """What to ask, in turn. Backward segments come nearest first: reverse the rows at the end."""
         if position is not None:
             is_backward = position.is_backward
-        order_by = ", ".join(
-            f"{column.sql} {'DESC' if column.is_descending != is_backward else 'ASC'}" for column in self.columns
+        order_by = tuple(
+            f"-{column.name}" if column.is_descending != is_backward else column.name for column in self.columns
         )
         first = self.columns[0]
-        present, absent = f"{first.sql} IS NOT NULL", f"{first.sql} IS NULL"
+        present, absent = f"{first.name} IS NOT NULL", f"{first.name} IS NULL"
         if position is None:
             if not first.is_nullable:
-                yield Segment("TRUE", order_by)
+                yield Segment("", order_by)
             else:
                 for where in (absent, present) if is_backward else (present, absent):
                     yield Segment(where, order_by)
             return
         is_absent = first.is_nullable and position.values[0] is None
         for equal in range(self.width - 1, 0 if is_absent else -1, -1):
-            where, params = [], []
+            wheres: list[str] = []
+            params: list[Scalar] = []
             for column, value in zip(self.columns[:equal], position.values, strict=False):
                 if value is None:
-                    where.append(absent)
+                    wheres.append(absent)
                 else:
-                    where.append(f"{column.sql} = %s")
+                    wheres.append(f"{column.name} = %s")
                     params.append(value)
             column = self.columns[equal]
-            where.append(f"{column.sql} {'<' if column.is_descending != is_backward else '>'} %s")
+            wheres.append(f"{column.name} {'<' if column.is_descending != is_backward else '>'} %s")
             params.append(position.values[equal])
-            yield Segment(" AND ".join(where), order_by, params)
+            yield Segment(" AND ".join(wheres), order_by, params)
         if is_absent and is_backward:
             yield Segment(present, order_by)
         elif first.is_nullable and not is_absent and not is_backward:

@@ -1,0 +1,229 @@
+"""Latencies and rates of steps and flows over a window of time: sums of the minute rollups.
+
+Windows are whole minutes, [since, until). Percentiles are within 2.5 % (see `histogram`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+
+from apps.lib.micros import HOUR, MINUTE, Micros
+from apps.lib.read_limit import read_limit
+from apps.sagas import definitions, histogram
+from apps.sagas.models import Flow, FlowVersion
+from apps.sagas.watermarks import stuck_condition, watermarks
+
+_COUNTS = ("started", "completed", "failed", "timed_out", "cancelled", "retried", "compensated")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Percentiles of `count` durations, in seconds; None when there are none."""
+
+    count: int = 0
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepLatency:
+    """One step of a flow in a window. Counts are of attempts; a rate is None where there is nothing to divide by."""
+
+    step: str
+    count: int
+    completed: int
+    failed: int
+    timed_out: int
+    cancelled: int
+    retried: int
+    #: Completions that undid another step.
+    compensated: int
+    #: From scheduled to started, and from started to ended.
+    wait: Quantiles
+    run: Quantiles
+    #: Share of the begun attempts that were to be followed by another.
+    retry_rate: float | None
+    #: Share of the ended attempts that failed or timed out.
+    failure_rate: float | None
+    #: Share of the completions that the declared compensation undid; None where none is declared.
+    compensation_rate: float | None
+
+    @property
+    def is_compensation(self) -> bool:
+        """True for a step that undoes another."""
+        return self.compensated > 0
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSummary:
+    """A flow with what its instances did in a window, and what stands now. Counts are of instances."""
+
+    name: str
+    #: Newest declared version; None for a flow that nobody has declared.
+    version: str | None
+    style: str | None
+    started: int
+    completed: int
+    failed: int
+    compensated: int
+    duration: Quantiles
+    failure_rate: float | None
+    open_count: int
+    stuck_count: int
+
+
+def step_latency(project_id: int, flow: str, *, since: Micros, until: Micros) -> list[StepLatency]:
+    """Per step of a flow, in order of its name: counts, percentiles and rates. Raises ReadTooLongError."""
+    with read_limit():
+        counts = _counts(project_id, since, until, flow=flow)
+        waits = _histograms("waits", project_id, since, until, flow=flow)
+        runs = _histograms("runs", project_id, since, until, flow=flow)
+        undone_by = _compensations(project_id, flow)
+    steps = {step: row for (_, step), row in counts.items() if step}
+    return [
+        _step_latency(
+            step, row, waits.get((flow, step), {}), runs.get((flow, step), {}), steps.get(undone_by.get(step, ""))
+        )
+        for step, row in sorted(steps.items())
+    ]
+
+
+def flow_summaries(project_id: int, now: Micros, *, window: Micros = HOUR) -> list[FlowSummary]:
+    """Every flow of a project, by name, with its last `window`. Raises ReadTooLongError."""
+    with read_limit():
+        counts = _counts(project_id, now - window, now + MINUTE, step="")
+        durations = _histograms("runs", project_id, now - window, now + MINUTE, step="")
+        stuck, params = stuck_condition(watermarks(project_id, now))
+        open_now = _by_flow("instance.ended_at IS NULL", [], project_id)
+        stuck_now = _by_flow(stuck, params, project_id)
+        declared = _newest_definitions(project_id)
+        names = set(Flow.objects.filter(project_id=project_id).values_list("name", flat=True))
+    names.update(flow for flow, _ in counts)
+    names.update(open_now)
+    summaries = []
+    for name in sorted(names):
+        row = counts.get((name, ""), dict.fromkeys(_COUNTS, 0))
+        failed = row["failed"] + row["timed_out"]
+        ended = row["completed"] + failed + row["cancelled"] + row["compensated"]
+        definition = declared.get(name)
+        summaries.append(
+            FlowSummary(
+                name=name,
+                version=definition.version if definition else None,
+                style=definition.style.value if definition else None,
+                started=row["started"],
+                completed=row["completed"],
+                failed=failed,
+                compensated=row["compensated"],
+                duration=quantiles(durations.get((name, ""), {})),
+                failure_rate=_rate(failed, ended),
+                open_count=open_now.get(name, 0),
+                stuck_count=stuck_now.get(name, 0),
+            )
+        )
+    return summaries
+
+
+def quantiles(buckets: dict[int, int]) -> Quantiles:
+    """p50, p95 and p99 of a histogram of microseconds, in seconds."""
+    found = [histogram.quantile(buckets, q) for q in (0.5, 0.95, 0.99)]
+    p50, p95, p99 = (None if value is None else value / 1_000_000 for value in found)
+    return Quantiles(sum(buckets.values()), p50, p95, p99)
+
+
+def _step_latency(
+    step: str, row: dict[str, int], waits: dict[int, int], runs: dict[int, int], undoing: dict[str, int] | None
+) -> StepLatency:
+    failed = row["failed"] + row["timed_out"]
+    return StepLatency(
+        step=step,
+        count=row["started"],
+        completed=row["completed"],
+        failed=row["failed"],
+        timed_out=row["timed_out"],
+        cancelled=row["cancelled"],
+        retried=row["retried"],
+        compensated=row["compensated"],
+        wait=quantiles(waits),
+        run=quantiles(runs),
+        retry_rate=_rate(row["retried"], row["started"]),
+        failure_rate=_rate(failed, row["completed"] + failed + row["cancelled"]),
+        compensation_rate=_rate(undoing["completed"], row["completed"]) if undoing else None,
+    )
+
+
+def _rate(part: int, whole: int) -> float | None:
+    return min(part / whole, 1.0) if whole else None
+
+
+def _where(project_id: int, since: Micros, until: Micros, flow: str | None, step: str | None) -> tuple[str, list[Any]]:
+    where = "project_id = %s AND minute >= %s AND minute < %s"
+    params: list[Any] = [project_id, since // MINUTE, -(-until // MINUTE)]
+    for column, value in (("flow", flow), ("step", step)):
+        if value is not None:
+            where += f" AND {column} = %s"
+            params.append(value)
+    return where, params
+
+
+def _counts(
+    project_id: int, since: Micros, until: Micros, *, flow: str | None = None, step: str | None = None
+) -> dict[tuple[str, str], dict[str, int]]:
+    """(flow, step) -> its counts in the window."""
+    where, params = _where(project_id, since, until, flow, step)
+    sums = ", ".join(f"sum({name})::bigint" for name in _COUNTS)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT flow, step, {sums} FROM rollup WHERE {where} GROUP BY flow, step", params)  # noqa: S608
+        return {(row[0], row[1]): dict(zip(_COUNTS, row[2:], strict=True)) for row in cursor.fetchall()}
+
+
+def _histograms(
+    column: str, project_id: int, since: Micros, until: Micros, *, flow: str | None = None, step: str | None = None
+) -> dict[tuple[str, str], dict[int, int]]:
+    """(flow, step) -> its histogram in the window, added up where it lies."""
+    where, params = _where(project_id, since, until, flow, step)
+    sql = f"""
+        SELECT flow, step, {column}[at] AS bucket, sum({column}[at + 1])::bigint
+        FROM rollup, generate_series(1, cardinality({column}), 2) AS at
+        WHERE {where} GROUP BY flow, step, bucket HAVING sum({column}[at + 1]) > 0
+    """  # noqa: S608 - our own column names
+    found: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        for name, step_name, bucket, count in cursor.fetchall():
+            found[name, step_name][bucket] = count
+    return found
+
+
+def _by_flow(condition: str, params: list[Any], project_id: int) -> dict[str, int]:
+    sql = f"SELECT flow, count(*) FROM instance WHERE project_id = %s AND {condition} GROUP BY flow"  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [project_id, *params])
+        return dict(cursor.fetchall())
+
+
+def _newest_definitions(project_id: int) -> dict[str, definitions.FlowDefinition]:
+    versions = FlowVersion.objects.filter(flow__project_id=project_id, is_deleted=False).order_by("saved_at", "id")
+    newest = {version.flow.name: version for version in versions.select_related("flow")}
+    return {name: definitions.parse(version.text) for name, version in newest.items()}
+
+
+def _compensations(project_id: int, flow: str) -> dict[str, str]:
+    """Step -> the compensation that the newest definition declares for it."""
+    newest = (
+        FlowVersion.objects.filter(flow__project_id=project_id, flow__name=flow, is_deleted=False)
+        .order_by("-saved_at", "-id")
+        .first()
+    )
+    if newest is None:
+        return {}
+    return {
+        step.name: step.compensation.name
+        for step in definitions.parse(newest.text).steps
+        if step.compensation is not None
+    }

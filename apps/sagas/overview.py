@@ -1,0 +1,178 @@
+"""The numbers of the overview: what stands now, why it stands, what is owed, and what failed in the last hour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+
+from apps.lib.micros import HOUR, MINUTE, Micros
+from apps.lib.read_limit import read_limit
+from apps.sagas.query_keys import STATUSES
+from apps.sagas.watermarks import Watermarks, stuck_condition, watermarks
+
+#: Counting stops here, so that the overview stays fast however much there is.
+COUNT_LIMIT = 100_000
+TOP = 10
+
+
+@dataclass(frozen=True, slots=True)
+class StuckCause:
+    """Instances that are stuck for one reason, with the one that is stuck for longest."""
+
+    flow: str
+    waiting_for: str | None
+    error_fingerprint: str
+    error: str
+    service: str
+    count: int
+    #: The earliest deadline among them.
+    since: Micros
+    sample_correlation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwedEntry:
+    """A line of the owed ledger: an instance with completed steps that must be, and are not, undone."""
+
+    correlation_id: str
+    flow: str
+    run_id: str
+    status: str
+    compensation_state: str
+    owed_count: int
+    owed_since: Micros
+    waiting_for: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailingFlow:
+    """A flow whose instances failed in the last hour."""
+
+    flow: str
+    started: int
+    completed: int
+    failed: int
+    compensated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """One minute: events accepted, instances started, and instances ended by how."""
+
+    minute_at: Micros
+    events: int = 0
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    compensated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A project at a glance. Counts stop at COUNT_LIMIT."""
+
+    open_count: int
+    stuck_count: int
+    owed_count: int
+    causes: list[StuckCause]
+    owed: list[OwedEntry]
+    failing: list[FailingFlow]
+    #: The last 60 minutes, the present one last.
+    throughput: list[Throughput]
+
+
+def overview(project_id: int, now: Micros) -> Overview:
+    """A project at a glance. Raises ReadTooLongError."""
+    with read_limit():
+        marks = watermarks(project_id, now)
+        stuck, params = stuck_condition(marks)
+        return Overview(
+            open_count=_capped_count("ended_at IS NULL", [], project_id),
+            stuck_count=_capped_count(stuck, params, project_id),
+            owed_count=_capped_count("owed_since IS NOT NULL", [], project_id),
+            causes=stuck_causes(project_id, marks),
+            owed=_owed(project_id),
+            failing=_failing(project_id, now),
+            throughput=_throughput(project_id, now),
+        )
+
+
+def status_counts(project_id: int, now: Micros) -> dict[str, int]:
+    """How many instances have each status, plus `open`, `stuck` and `owed`. Each count stops at COUNT_LIMIT."""
+    with read_limit():
+        stuck, params = stuck_condition(watermarks(project_id, now))
+        counts = {status: _capped_count("status = %s", [status], project_id) for status in STATUSES}
+        counts["open"] = _capped_count("ended_at IS NULL", [], project_id)
+        counts["stuck"] = _capped_count(stuck, params, project_id)
+        counts["owed"] = _capped_count("owed_since IS NOT NULL", [], project_id)
+    return counts
+
+
+def stuck_causes(project_id: int, marks: Watermarks, *, limit: int = TOP) -> list[StuckCause]:
+    """What the stuck instances wait for, the most frequent cause first. Raises ReadTooLongError."""
+    stuck, params = stuck_condition(marks)
+    sql = f"""
+        SELECT flow, waiting_for, error_fingerprint, max(error), service, count(*), min(deadline_at),
+               (array_agg(correlation_id ORDER BY deadline_at))[1]
+        FROM instance WHERE project_id = %s AND {stuck}
+        GROUP BY flow, waiting_for, error_fingerprint, service
+        ORDER BY count(*) DESC, min(deadline_at), flow LIMIT %s
+    """  # noqa: S608 - our own text, values bound
+    with read_limit(), connection.cursor() as cursor:
+        cursor.execute(sql, [project_id, *params, limit])
+        return [StuckCause(*row) for row in cursor.fetchall()]
+
+
+def _capped_count(condition: str, params: list[Any], project_id: int) -> int:
+    sql = f"SELECT count(*) FROM (SELECT 1 FROM instance WHERE project_id = %s AND {condition} LIMIT %s) AS counted"  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [project_id, *params, COUNT_LIMIT])
+        return int(cursor.fetchone()[0])
+
+
+def _owed(project_id: int) -> list[OwedEntry]:
+    sql = """
+        SELECT correlation_id, flow, run_id, status, compensation_state, owed_count, owed_since, waiting_for
+        FROM instance WHERE project_id = %s AND owed_since IS NOT NULL ORDER BY owed_since LIMIT %s
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [project_id, TOP])
+        return [OwedEntry(*row) for row in cursor.fetchall()]
+
+
+def _failing(project_id: int, now: Micros) -> list[FailingFlow]:
+    sql = """
+        SELECT flow, sum(started)::bigint, sum(completed)::bigint, sum(failed + timed_out)::bigint,
+               sum(compensated)::bigint
+        FROM rollup WHERE project_id = %s AND step = '' AND minute > %s
+        GROUP BY flow HAVING sum(failed + timed_out + compensated) > 0
+        ORDER BY sum(failed + timed_out + compensated) DESC, flow LIMIT %s
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [project_id, (now - HOUR) // MINUTE, TOP])
+        return [FailingFlow(*row) for row in cursor.fetchall()]
+
+
+def _throughput(project_id: int, now: Micros) -> list[Throughput]:
+    last = now // MINUTE
+    first = last - 59
+    instances = """
+        SELECT minute, sum(started)::bigint, sum(completed)::bigint, sum(failed + timed_out)::bigint,
+               sum(compensated)::bigint
+        FROM rollup WHERE project_id = %s AND step = '' AND minute BETWEEN %s AND %s GROUP BY minute
+    """
+    events = """
+        SELECT minute, sum(accepted)::bigint FROM source_tally
+        WHERE source_id IN (SELECT id FROM projects_source WHERE project_id = %s) AND minute BETWEEN %s AND %s
+        GROUP BY minute
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(instances, [project_id, first, last])
+        done = {row[0]: row[1:] for row in cursor.fetchall()}
+        cursor.execute(events, [project_id, first, last])
+        accepted = dict(cursor.fetchall())
+    return [
+        Throughput(minute * MINUTE, accepted.get(minute, 0), *done.get(minute, ())) for minute in range(first, last + 1)
+    ]
