@@ -1,0 +1,273 @@
+"""What a timeline is made of, ready to be written into SVG attributes. Pure values, no logic but their spelling.
+
+Across, everything is in percent of the plane (`x="12.34%"`), so a page needs no style attribute and can be widened
+without a new layout; down, it is in pixels, because rows have known heights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from apps.lib.micros import Micros
+from apps.sagas.timeline.scale import Fold
+
+#: Heights in pixels: a row, a row with a second line, the axis of the undo lanes.
+ROW, TALL, UNDO_AXIS = 28, 46, 34
+#: Rows that are fetched and drawn together.
+BLOCK_ROWS = 100
+
+
+def percent(x: float) -> str:
+    """`12.34%`: fine enough for a plane of 10,000 pixels."""
+    return f"{x:.2f}%"
+
+
+@dataclass(frozen=True, slots=True)
+class Rect:
+    """A part of a bar."""
+
+    css: str
+    x: str
+    width: str
+    y: str = "8"
+    height: str = "12"
+    rx: str = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A level line: a back-off, a span of an instance."""
+
+    css: str
+    x1: str
+    x2: str
+    y: str = "14"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An icon of the sprite, `dx` pixels right of `x`."""
+
+    icon: str
+    css: str
+    x: str
+    dx: int = 3
+    size: int = 12
+    y: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A few words on the plane."""
+
+    css: str
+    x: str
+    text: str
+    y: str = "18"
+    dx: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One attempt (or several too close to be told apart): a link to the event that says most about it."""
+
+    event_id: str
+    title: str
+    #: failed, waiting or "": what the jump keys look for.
+    outcome: str
+    parts: tuple[Rect, ...]
+    ring: Rect
+    is_selected: bool = False
+    #: Where a failed attempt stops, drawn as a solid edge.
+    stop: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One lane. `kind` is step, instance, undo-axis, ghost or owed."""
+
+    key: str
+    kind: str
+    height: int
+    #: The word of its status, which is also its colour class; `icon` is the sprite symbol that goes with it.
+    status: str = ""
+    icon: str = ""
+    service: str = ""
+    name: str = ""
+    step_id: str = ""
+    #: A small word behind the name: pivot, retriable.
+    hint: str = ""
+    figure: str = ""
+    figure_css: str = ""
+    note: str = ""
+    depth: int = 0
+    is_selected: bool = False
+    is_inferred: bool = False
+    #: Id of the instance it heads, when it can be shut; and whether it is.
+    instance_id: str = ""
+    is_shut: bool = False
+    #: Keys of the connectors that end here.
+    ties: str = ""
+    bars: tuple[Bar, ...] = ()
+    rects: tuple[Rect, ...] = ()
+    lines: tuple[Line, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    labels: tuple[Label, ...] = ()
+    #: Where the deadline of this open step stands, "" when it has none in view.
+    due: str = ""
+
+    @property
+    def is_tall(self) -> bool:
+        """True when a second line is drawn under the first."""
+        return self.height == TALL
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """From the end of what was done down to what undoes it. `css` is "" when undone, owed while it is not."""
+
+    key: str
+    css: str
+    x1: str
+    x2: str
+    y1: float
+    y2: float
+
+    @property
+    def head(self) -> str:
+        """Path of the arrow's head at its end."""
+        return f"M-7 {self.y2 - 3.5}l6 3.5-6 3.5z"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The ground of an instance inside another."""
+
+    x: str
+    width: str
+    y: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class AxisTick:
+    """A line of the grid; `text` is "" where a label would run into another."""
+
+    x: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoldChip:
+    """The length of a fold on the axis, and the toggle that opens or shuts it."""
+
+    key: Micros
+    x: str
+    band_x: str
+    band_width: str
+    text: str
+    half: int
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows `first`..`last` (1-based, both in) of the timeline; `rows` is empty while the block is not loaded."""
+
+    number: int
+    first: int
+    last: int
+    height: int
+    rows: tuple[Row, ...] = ()
+    is_loaded: bool = False
+    failed: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What is waited for, in words, pinned above the rows. `lead`, `what` and `tail` are read in that order."""
+
+    key: str
+    service: str
+    name: str
+    figure: str
+    lead: str
+    what: str
+    tail: str
+    over: str
+    is_late: bool
+    event_id: str = ""
+    rects: tuple[Rect, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """The whole saga on an even scale. `paths` are (class, path) in a box of 1000 × 46; the rest is in percent."""
+
+    paths: tuple[tuple[str, str], ...]
+    ticks: tuple[AxisTick, ...]
+    start: Micros
+    end: Micros
+    left: float
+    right: float
+    window_x: str
+    window_width: str
+    window_end: str
+    rest_width: str
+    now: str
+    length: str
+    from_text: str
+    to_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """One share of where the time went."""
+
+    css: str
+    x: str
+    width: str
+    length: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Everything that the page draws. `start` to `end` is the window; `whole_*` is the saga."""
+
+    start: Micros
+    end: Micros
+    whole_start: Micros
+    whole_end: Micros
+    is_windowed: bool
+    is_open: bool
+    height: int
+    row_count: int
+    blocks: tuple[Block, ...]
+    ticks: tuple[AxisTick, ...]
+    folds: tuple[Fold, ...]
+    chips: tuple[FoldChip, ...]
+    ties: tuple[Tie, ...]
+    frames: tuple[Frame, ...]
+    pending: tuple[Pending, ...]
+    pending_more: int
+    strip: Strip
+    spent: tuple[Spent, ...]
+    #: Percent of the now line and the words of its chip; "" when now is not shown.
+    now: str
+    now_text: str
+    #: The flow's own deadline inside the window.
+    deadline: str
+    deadline_text: str
+    failed: int
+    waiting: int
+    #: (moment, percent) of every joint of the scale.
+    breaks: tuple[tuple[Micros, float], ...]
+    date_text: str
+    loaded: tuple[int, int] = field(default=(0, 0))
+
+    @property
+    def has_more(self) -> bool:
+        """True when some rows are not loaded."""
+        return any(not block.is_loaded for block in self.blocks)
