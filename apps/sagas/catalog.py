@@ -63,6 +63,12 @@ def hold(cursor: psycopg.Cursor, project_ids: Iterable[int]) -> dict[int, Projec
     return {project_id: _meaning(project_id, revision) for project_id, revision in cursor.fetchall()}
 
 
+def current(project_id: int) -> ProjectMeaning:
+    """The meaning as of now, for reading."""
+    revision = Project.objects.values_list("revision", flat=True).get(pk=project_id)
+    return _meaning(project_id, revision)
+
+
 @contextmanager
 def changing(project_id: int) -> Iterator[int]:
     """Change definitions or rules inside: alone, in one transaction, under a new revision, which it yields."""

@@ -18,7 +18,7 @@ from apps.sagas.projection import InstanceState, StepState
 from apps.sagas.rollups import InstanceFigures, RollupDeltas
 
 _encode = msgspec.json.Encoder().encode
-_decode_instance = msgspec.json.Decoder(InstanceState).decode
+decode_instance = msgspec.json.Decoder(InstanceState).decode
 decode_step = msgspec.json.Decoder(StepState).decode
 _decode_refs = msgspec.json.Decoder(list[StepRef]).decode
 
@@ -40,10 +40,10 @@ def load_instances(cursor: psycopg.Cursor, workspaces: Iterable[Workspace]) -> N
     )
     for uuid, identity, flow, run, state, version, status, started_at, ended_at in cursor.fetchall():
         figures = InstanceFigures(version, status, started_at, ended_at)
-        by_uuid[uuid].add_stored_instance(identity, flow, run, _decode_instance(state), figures)
+        by_uuid[uuid].add_stored_instance(identity, flow, run, decode_instance(state), figures)
     for work in stored:
         if work.undeclared_state:
-            work.add_hidden_undeclared(_decode_instance(work.undeclared_state))
+            work.add_hidden_undeclared(decode_instance(work.undeclared_state))
 
 
 def load_steps(cursor: psycopg.Cursor, touched: list[tuple[Workspace, set[StepRef]]]) -> None:

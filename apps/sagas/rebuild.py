@@ -6,12 +6,20 @@ and by `manage.py rebuild`. Online: each correlation is locked for the moment th
 
 from __future__ import annotations
 
-import psycopg
+import time
+from collections.abc import Sequence
 
-from apps.sagas import catalog, statements
+import psycopg
+from django.db import connection, transaction
+from django.utils import timezone
+
+from apps.projects.models import Project
+from apps.sagas import catalog, feed, statements
 from apps.sagas.attempts import execution_of
-from apps.sagas.loading import decode_step, save
+from apps.sagas.loading import decode_step, load_instances, save
+from apps.sagas.locking import lock_correlations
 from apps.sagas.merging import Workspace
+from apps.sagas.models import Correlation, Reprojection
 from apps.sagas.rollups import RollupDeltas
 from apps.sagas.storage import decode_event
 
@@ -70,3 +78,70 @@ def _clear(cursor: psycopg.Cursor, old: Workspace, kept: set[str]) -> None:
         cursor.execute(statements.DELETE_ATTRIBUTES, columns, prepare=True)
     cursor.execute(statements.DELETE_STEPS, [old.shard, old.uuid], prepare=True)
     cursor.execute(statements.DELETE_CORRELATION_AWAITED, [old.shard, old.uuid], prepare=True)
+
+
+def run_open_reprojections(seconds: float = 60.0) -> int:
+    """Work on the re-projections that are asked for, at most about `seconds`; the number of correlations done.
+
+    Each batch commits together with its progress, so a killed worker loses nothing and the next one goes on. Two
+    workers at once are kept apart by a lock.
+    """
+    until = time.monotonic() + seconds
+    done = 0
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtext('sagascope.reprojection'))")
+        if not cursor.fetchone()[0]:
+            return 0
+    try:
+        while time.monotonic() < until:
+            run = Reprojection.objects.filter(finished_at__isnull=True).order_by("id").first()
+            if run is None:
+                break
+            done += _next_batch(run)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(hashtext('sagascope.reprojection'))")
+    return done
+
+
+def start(project_id: int, reason: str) -> Reprojection:
+    """Ask for all of a project's past to be projected anew; a run that is under way starts again from the beginning."""
+    revision = Project.objects.values_list("revision", flat=True).get(pk=project_id)
+    Reprojection.objects.filter(project_id=project_id, finished_at__isnull=True).update(finished_at=timezone.now())
+    return Reprojection.objects.create(
+        project_id=project_id,
+        reason=reason,
+        revision=revision,
+        total=Correlation.objects.filter(project_id=project_id).count(),
+    )
+
+
+def _next_batch(run: Reprojection) -> int:
+    correlations = Correlation.objects.filter(project_id=run.project_id).order_by("id")
+    if run.cursor_id is not None:
+        correlations = correlations.filter(id__gt=run.cursor_id)
+    batch = list(correlations[:BATCH])
+    if not batch:
+        run.finished_at = timezone.now()
+        run.save(update_fields=["finished_at"])
+        return 0
+    with transaction.atomic():
+        reproject(run.project_id, [correlation.correlation_id for correlation in batch])
+        run.cursor_id = batch[-1].id
+        run.done += len(batch)
+        run.total = max(run.total, run.done)
+        run.save(update_fields=["cursor_id", "done", "total"])
+    feed.announce(run.project_id, [correlation.id for correlation in batch])
+    return len(batch)
+
+
+def reproject(project_id: int, correlation_ids: Sequence[str]) -> None:
+    """Project these correlations anew from their events, in one transaction."""
+    with transaction.atomic(), connection.wrap_database_errors:
+        connection.ensure_connection()
+        cursor = psycopg.Cursor(connection.connection)
+        meaning = catalog.hold(cursor, [project_id])[project_id]
+        works = lock_correlations(cursor, [(project_id, name) for name in correlation_ids])
+        load_instances(cursor, works)
+        for work in works:
+            reproject_locked(cursor, work, meaning)

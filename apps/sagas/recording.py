@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,8 +23,8 @@ from apps.sagas import catalog, feed, statements
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import Meaning
 from apps.sagas.loading import load_awaiting, load_instances, load_steps, load_undo_groups, save
+from apps.sagas.locking import lock_or_create
 from apps.sagas.merging import StepRef, Workspace
-from apps.sagas.partitions import new_correlation_uuid
 from apps.sagas.rebuild import reproject_locked
 from apps.sagas.rollups import RollupDeltas
 from apps.sagas.storage import EVENT_COLUMNS, encode_event
@@ -102,7 +101,8 @@ def _record_once(submissions: Sequence[Submission]) -> tuple[list[Outcome], dict
         connection.ensure_connection()
         cursor = psycopg.Cursor(connection.connection)
         meanings = catalog.hold(cursor, (each.project_id for each in submissions))
-        works = _lock_correlations(cursor, submissions)
+        names = {(each.project_id, event.correlation_id) for each in submissions for event in each.events}
+        works = {(work.project_id, work.correlation_id): work for work in lock_or_create(cursor, names)}
         fresh = _fresh_events(cursor, submissions, works, outcomes)
         _copy_events(cursor, fresh)
         _project(cursor, fresh, meanings)
@@ -114,67 +114,8 @@ def _record_once(submissions: Sequence[Submission]) -> tuple[list[Outcome], dict
     return outcomes, changed
 
 
-def shard_of(project_id: int, correlation_id: str) -> int:
-    """The shard of a correlation: a signed 32-bit hash, the same for ever."""
-    value = zlib.crc32(correlation_id.encode(), project_id & 0xFFFFFFFF)
-    return value - (1 << 32) if value >= 1 << 31 else value
-
-
-_CorrelationKey = tuple[int, int, str]
 #: A workspace with its new events and the source that sent each.
 _Fresh = list[tuple[Workspace, list[tuple[SagaEvent, int]]]]
-
-
-def _lock_correlations(cursor: psycopg.Cursor, submissions: Sequence[Submission]) -> dict[tuple[int, str], Workspace]:
-    """Lock every correlation that the events name, making those that do not exist; by (project id, correlation ID)."""
-    keys: set[_CorrelationKey] = set()
-    for project_id, _, events in submissions:
-        names = {event.correlation_id for event in events}
-        keys.update((shard_of(project_id, name), project_id, name) for name in names)
-    works: dict[tuple[int, str], Workspace] = {}
-    missing = sorted(keys)
-    _take(cursor, statements.LOCK_CORRELATIONS, missing, works, is_new=False)
-    missing = [key for key in missing if key[1:] not in works]
-    if missing:
-        now_ms = time.time_ns() // 1_000_000
-        uuids = [str(new_correlation_uuid(now_ms)) for _ in missing]
-        columns = [
-            [key[0] for key in missing],
-            uuids,
-            [key[1] for key in missing],
-            [key[2] for key in missing],
-        ]
-        cursor.execute(statements.INSERT_CORRELATIONS, columns, prepare=True)
-        _add_works(cursor.fetchall(), works, is_new=True)
-        # Another writer was faster: wait for it and take what it made.
-        lost = [key for key in missing if key[1:] not in works]
-        if lost:
-            _take(cursor, statements.LOCK_CORRELATIONS, lost, works, is_new=False)
-    return works
-
-
-def _take(
-    cursor: psycopg.Cursor,
-    statement: str,
-    keys: list[_CorrelationKey],
-    works: dict[tuple[int, str], Workspace],
-    *,
-    is_new: bool,
-) -> None:
-    columns = [[key[0] for key in keys], [key[1] for key in keys], [key[2] for key in keys]]
-    cursor.execute(statement, columns, prepare=True)
-    _add_works(cursor.fetchall(), works, is_new=is_new)
-
-
-def _add_works(rows: list[tuple], works: dict[tuple[int, str], Workspace], *, is_new: bool) -> None:
-    for project_id, name, shard, uuid, has_compensations, has_awaited, undeclared in rows:
-        work = Workspace(project_id, shard, uuid, name, is_new=is_new)
-        work.has_compensations, work.has_awaited_causes, work.undeclared_state = (
-            has_compensations,
-            has_awaited,
-            undeclared,
-        )
-        works[project_id, name] = work
 
 
 def _fresh_events(

@@ -1,0 +1,71 @@
+"""Lock correlations, making those that do not exist: what every writer does first.
+
+All writers sort their keys, so that they queue up instead of blocking each other in a ring.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterable
+
+import psycopg
+
+from apps.sagas import statements
+from apps.sagas.merging import Workspace
+from apps.sagas.partitions import new_correlation_uuid
+
+#: (project id, correlation ID)
+CorrelationName = tuple[int, str]
+_Key = tuple[int, int, str]
+
+
+def shard_of(project_id: int, correlation_id: str) -> int:
+    """The shard of a correlation: a signed 32-bit hash, the same for ever."""
+    value = zlib.crc32(correlation_id.encode(), project_id & 0xFFFFFFFF)
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+def lock_correlations(cursor: psycopg.Cursor, names: Iterable[CorrelationName]) -> list[Workspace]:
+    """Lock the correlations that exist until the transaction ends; a workspace for each."""
+    return _lock(cursor, sorted((shard_of(*name), *name) for name in set(names)))
+
+
+def lock_or_create(cursor: psycopg.Cursor, names: Iterable[CorrelationName]) -> list[Workspace]:
+    """Lock all of these correlations, making those that do not exist."""
+    keys = sorted((shard_of(*name), *name) for name in set(names))
+    works = _lock(cursor, keys)
+    if len(works) == len(keys):
+        return works
+    missing = _without(keys, works)
+    now_ms = time.time_ns() // 1_000_000
+    uuids = [str(new_correlation_uuid(now_ms)) for _ in missing]
+    shards, projects, names_ = (list(column) for column in zip(*missing, strict=True))
+    cursor.execute(statements.INSERT_CORRELATIONS, [shards, uuids, projects, names_], prepare=True)
+    works += [_workspace(row, is_new=True) for row in cursor.fetchall()]
+    if len(works) < len(keys):
+        # Other writers were faster: wait for them and take what they made.
+        works += _lock(cursor, _without(keys, works))
+    return works
+
+
+def _without(keys: list[_Key], works: list[Workspace]) -> list[_Key]:
+    found = {(work.project_id, work.correlation_id) for work in works}
+    return [key for key in keys if key[1:] not in found]
+
+
+def _lock(cursor: psycopg.Cursor, keys: list[_Key]) -> list[Workspace]:
+    if not keys:
+        return []
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    cursor.execute(statements.LOCK_CORRELATIONS, columns, prepare=True)
+    return [_workspace(row, is_new=False) for row in cursor.fetchall()]
+
+
+def _workspace(row: tuple, *, is_new: bool) -> Workspace:
+    project_id, name, shard, uuid, has_compensations, has_awaited_causes, undeclared_state = row
+    work = Workspace(project_id, shard, uuid, name, is_new=is_new)
+    work.has_compensations = has_compensations
+    work.has_awaited_causes = has_awaited_causes
+    work.undeclared_state = undeclared_state
+    return work
