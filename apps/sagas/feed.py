@@ -79,7 +79,7 @@ class _Announcer:
         tick = {"type": "tick", "correlations": named, "incidents": incidents}
         try:
             async_to_sync(layer.group_send)(project_group(project_id), tick)
-        except Exception as error:  # noqa: BLE001  pages poll when they hear nothing
+        except Exception as error:
             logger.warning("a tick could not be sent: %s", error)
 
 

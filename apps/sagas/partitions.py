@@ -43,9 +43,7 @@ def ensure(now_ms: int | None = None) -> list[str]:
                     name = f"{table}_{suffix}"
                     if _exists(cursor, name) or _has_default_rows(cursor, table, low, high):
                         continue
-                    cursor.execute(
-                        f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES FROM ('{low}') TO ('{high}')"
-                    )
+                    cursor.execute(f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES FROM ('{low}') TO ('{high}')")
                     made.append(name)
         finally:
             cursor.execute("SELECT pg_advisory_unlock(hashtext('sagascope.partitions'))")
