@@ -150,7 +150,9 @@ def _children(options: dict[str, Any]) -> list[Child]:
         worker = [sys.executable, "-m", "watchfiles", "--filter", "python", " ".join(worker), "apps"]
     # Celery warns about root, which in a container or a trial is what there is; PostgreSQL and Redis never run as root.
     quiet = {"PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges"}
-    return [Child("worker", worker, quiet), Child("beat", beat), Child("web", web)]
+    # Files are served from where they lie until somebody runs collectstatic: no need to say so at each start.
+    unpacked = {"PYTHONWARNINGS": "ignore:No directory at"}
+    return [Child("worker", worker, quiet), Child("beat", beat), Child("web", web, unpacked)]
 
 
 def _simulator(url: str, token: str, options: dict[str, Any]) -> Child:
