@@ -1,0 +1,69 @@
+"""Stuck: open, and the deadline has passed by the source's watermark.
+
+Reads the partial index on `deadline_at`, so it costs what is overdue, not what is open.
+"""
+
+from __future__ import annotations
+
+from django.db import connection
+
+from apps.alerts.causes import Cause, counted, shown
+from apps.alerts.conditions.defaults import BuiltIn
+from apps.alerts.conditions.grouping import Group, Selection, bounded, groups, matching
+from apps.alerts.models import Rule
+from apps.lib import micros
+from apps.lib.micros import Micros
+from apps.sagas.watermarks import stuck_condition, watermarks
+
+
+class Stuck:
+    """Instances that should have moved on by now, grouped by flow, step waited for, error and service."""
+
+    code = "stuck"
+    label = "Sagas are stuck"
+    built_in: BuiltIn | None = BuiltIn(severity="critical")
+
+    def projects(self, now: Micros) -> set[int]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT DISTINCT project_id FROM instance WHERE deadline_at < %s", [now])
+            return {row[0] for row in cursor.fetchall()}
+
+    def causes(self, rule: Rule, now: Micros, *, also: str = "") -> list[Cause]:
+        marks = watermarks(rule.project_id, now)
+        late, params = stuck_condition(marks)
+        wanted = matching(rule, marks, also)
+        selection = Selection(
+            where=f"{late} AND instance.deadline_at <= %s AND {wanted.sql}",
+            params=[*params, now - rule.pending_us, *wanted.params],
+            since="instance.deadline_at",
+            step="coalesce(instance.waiting_for, '')",
+            service="instance.service",
+        )
+        return bounded(groups(selection), _describe, rest="are stuck")
+
+
+def _describe(group: Group) -> Cause:
+    sagas = counted(group.count, f"{shown(group.flow) or 'undeclared'} saga")
+    verb = "waits" if group.count == 1 else "wait"
+    awaited = (
+        f"for {shown(group.step)}" if group.step else "for their next event" if group.count > 1 else "for an event"
+    )
+    title = f"{sagas} {verb} {awaited}, overdue since {_clock(group.since)}"
+    parts = [shown(group.reason), f"last error: {shown(group.error_fingerprint)}" if group.error_fingerprint else ""]
+    return Cause(
+        key=group.key,
+        title=title,
+        reason=" · ".join(part for part in parts if part),
+        count=group.count,
+        since=group.since,
+        flow=group.flow,
+        step=group.step,
+        service=group.service,
+        error_fingerprint=group.error_fingerprint,
+        sample=group.sample,
+    )
+
+
+def _clock(at: Micros) -> str:
+    """`2026-11-19 14:29 UTC`: messages are read on other days and in other places."""
+    return micros.isoformat(at)[:16].replace("T", " ") + " UTC"

@@ -1,0 +1,124 @@
+"""`sweep(now)`: what is wrong now becomes incidents, and incidents whose cause is gone resolve.
+
+Idempotent: sweeping twice, or in two places at once, gives the same incidents and the same messages as sweeping once.
+Each project is one transaction under the project's lock; whoever finds the lock taken leaves that project to its
+holder. A killed worker takes its transaction along: nothing half done stays, and the next tick finds all of it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from django.db import transaction
+
+from apps.alerts import incidents, rules, silences
+from apps.alerts.conditions import CONDITIONS
+from apps.alerts.incidents import Change
+from apps.alerts.models import Incident, Rule
+from apps.lib import telemetry
+from apps.lib.micros import Micros
+from apps.sagas.query import QueryError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class SweepReport:
+    """What a sweep did."""
+
+    projects: int = 0
+    #: Projects that another sweep was busy with.
+    busy: int = 0
+    changes: Counter[Change] = field(default_factory=Counter)
+    resolved: int = 0
+    #: What could not be judged: project or rule, and why.
+    failures: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        done = ", ".join(f"{count} {change.value}" for change, count in self.changes.items()) or "nothing new"
+        return f"{self.projects} projects swept: {done}, {self.resolved} resolved" + "".join(
+            f"; {failure}" for failure in self.failures
+        )
+
+
+def sweep(now: Micros) -> SweepReport:
+    """Judge every project in which anything may be wrong, or was. A project that fails does not stop the others."""
+    began = time.monotonic()
+    report = SweepReport()
+    with telemetry.tracer.start_as_current_span("sweep"):
+        rules.ensure_built_in()
+        for project_id in sorted(_projects(now)):
+            try:
+                _sweep_project(project_id, now, report)
+            except Exception as error:
+                logger.exception("project %s could not be swept", project_id)
+                report.failures.append(f"project {project_id}: {type(error).__name__}")
+    telemetry.sweep_duration.record(time.monotonic() - began)
+    return report
+
+
+def _projects(now: Micros) -> set[int]:
+    """Projects to look at: a condition may hold there, or an incident may be over."""
+    found = set(
+        Incident.objects.filter(resolved_at__isnull=True).order_by().values_list("project_id", flat=True).distinct()
+    )
+    found |= set(
+        Incident.objects.filter(resolved_at__isnull=False, holds=True)
+        .order_by()
+        .values_list("project_id", flat=True)
+        .distinct()
+    )
+    for condition in CONDITIONS.values():
+        found |= condition.projects(now)
+    return found
+
+
+@transaction.atomic
+def _sweep_project(project_id: int, now: Micros, report: SweepReport) -> None:
+    if not incidents.lock_project(project_id, wait=False):
+        report.busy += 1
+        return
+    report.projects += 1
+    active = silences.active(project_id, now)
+    judged: set[int] = set()
+    found: set[str] = set()
+    for rule in Rule.objects.filter(project_id=project_id, is_enabled=True).order_by("pk"):
+        condition = CONDITIONS.get(rule.condition)
+        if condition is None:
+            continue
+        try:
+            causes = condition.causes(rule, now)
+            quiet = silences.silenced_until(active, rule, causes, now)
+        except QueryError as error:
+            report.failures.append(f"rule {rule.name!r} of project {project_id}: {error}")
+            logger.warning("rule %r of project %s has a query that cannot be read: %s", rule.name, project_id, error)
+            found |= _kept(rule)
+            continue
+        for cause in causes:
+            change = incidents.open_or_touch(rule, cause, now, silenced_until=quiet.get(cause.key))
+            if change is not Change.UNCHANGED:
+                report.changes[change] += 1
+            found.add(cause.fingerprint(rule.pk))
+        judged.add(rule.pk)
+    _settle(project_id, found, judged, now, report)
+
+
+def _kept(rule: Rule) -> set[str]:
+    """What is known of a rule that cannot be judged now stays as it is."""
+    return set(Incident.objects.filter(rule=rule, holds=True).values_list("fingerprint", flat=True))
+
+
+def _settle(project_id: int, found: set[str], judged: set[int], now: Micros, report: SweepReport) -> None:
+    """Resolve what no rule found any more, and forget what somebody resolved while it went on."""
+    unresolved = Incident.objects.filter(project_id=project_id, resolved_at__isnull=True)
+    for incident in unresolved.order_by("number"):
+        if incident.fingerprint not in found:
+            over = incident.rule_id in judged
+            detail = "the condition is over" if over else "its rule was switched off or deleted"
+            report.resolved += incidents.settle(incident, now, detail)
+    Incident.objects.filter(project_id=project_id, resolved_at__isnull=False, holds=True).exclude(
+        fingerprint__in=found
+    ).update(holds=False)

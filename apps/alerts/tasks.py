@@ -1,0 +1,38 @@
+"""The beat's ticks of this app. Each asks PostgreSQL what is due, so it may run twice, late or be killed."""
+
+from __future__ import annotations
+
+import logging
+
+from celery import shared_task
+from django.db import connection
+
+from apps.alerts import delivery, sweeping
+from apps.lib import micros
+
+logger = logging.getLogger(__name__)
+
+#: One deliverer at a time serves all receivers side by side; more would only hold worker slots.
+_DELIVERER_LOCK = 0x5A6A02
+
+
+@shared_task(name="apps.alerts.tasks.sweep", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
+def sweep() -> None:
+    """What is wrong now becomes incidents; what is over resolves."""
+    report = sweeping.sweep(micros.now())
+    if report.changes or report.resolved or report.failures:
+        logger.info("%s", report)
+
+
+@shared_task(name="apps.alerts.tasks.deliver", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
+def deliver() -> None:
+    """Send what is due, unless another worker is at it: leases keep deliveries safe, this only saves worker slots."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s, 0)", [_DELIVERER_LOCK])
+        if not cursor.fetchone()[0]:
+            return
+    try:
+        delivery.deliver_due(micros.now())
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s, 0)", [_DELIVERER_LOCK])
