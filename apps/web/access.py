@@ -1,11 +1,11 @@
 """Who looks at which project, and what they may do there: the one gate that every page passes.
 
 `@project_view(role=…)` promises the view: `request.project` is a project that the signed-in person may see,
-`request.role` is their role in it, and the answer is never cached. Whoever may not gets: the login page (not signed in),
-404 (somebody else's project: it looks like one that does not exist), 403 (a member whose role is too small).
+`request.role` is their role in it, and the answer is never cached. Whoever may not gets: the login page (not signed
+in), 404 (somebody else's project: it looks like one that does not exist), 403 (a member whose role is too small).
 
-The project comes from, in this order: the form's own `project` field (so that a second tab cannot redirect a change into
-another project), the `X-Project` header that every fragment request carries, `?project=slug`, the session, the first one.
+The project comes from, in this order: the form's own `project` field (so that a second tab cannot redirect a change
+into another project), the `X-Project` header of fragment requests, `?project=slug`, the session, the first one.
 """
 
 from __future__ import annotations

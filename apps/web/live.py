@@ -29,7 +29,7 @@ from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.sessions.backends.base import SessionBase
 from django.http.request import split_domain_port, validate_host
-from django.urls import path
+from django.urls import path, re_path
 
 from apps.projects.models import Project
 from apps.sagas.feed import project_group
@@ -168,6 +168,14 @@ def _uuid(text: str | None) -> str | None:
         return None
 
 
+class NoSuchSocket(AsyncWebsocketConsumer):
+    """Denies the handshake of every other path."""
+
+    async def connect(self) -> None:
+        """Close before accepting: 403."""
+        await self.close()
+
+
 class ExactOrigin:
     """Denies handshakes of other sites: the Origin must be our own, scheme, host and port."""
 
@@ -204,4 +212,6 @@ def is_own_origin(scope: dict[str, Any]) -> bool:
 
 
 #: What `config.asgi` mounts for every WebSocket connection.
-websocket_application = ExactOrigin(AuthMiddlewareStack(URLRouter([path("live", LiveConsumer.as_asgi())])))
+websocket_application = ExactOrigin(
+    AuthMiddlewareStack(URLRouter([path("live", LiveConsumer.as_asgi()), re_path(r"", NoSuchSocket.as_asgi())]))
+)

@@ -41,7 +41,7 @@ def elapsed_text(micros: Micros) -> str:
 
 
 def moment_text(micros: Micros, style: str) -> str:
-    """A moment in UTC. Styles: `time` 14:29:30, `millis` 14:29:30.123, `date` 19 Nov 2026, `full` 19 Nov 2026 14:29:30."""
+    """A moment in UTC: `time` 14:29:30, `millis` 14:29:30.123, `date` 19 Nov 2026, `minute` and `full` both of them."""
     if not _FIRST <= micros <= _LAST:
         return f"{micros / SECOND:.0f} s"
     moment = to_datetime(micros)

@@ -1,4 +1,4 @@
-"""Tags of the pages: icons, status, durations, times, sparks. Everything is escaped; nothing here marks text as safe."""
+"""Tags of the pages: icons, status, durations, times, sparks. Everything is escaped, nothing is marked as safe."""
 
 from __future__ import annotations
 
@@ -85,6 +85,12 @@ def duration(micros: Micros | None) -> SafeString | str:
 
 
 @register.filter
+def seconds_duration(seconds: float | None) -> SafeString | str:
+    """Seconds as figures with lighter units; an en dash when not known."""
+    return duration(None if seconds is None else round(seconds * SECOND))
+
+
+@register.filter
 def duration_text(micros: Micros | None) -> str:
     """Micros in words without markup."""
     return wording.duration_text(micros)
@@ -106,6 +112,12 @@ def moment(at: Any, style: str = "full") -> SafeString | str:
 
 
 @register.simple_tag
+def clock(at: Micros) -> str:
+    """Hour and minute in UTC, for the axes of charts."""
+    return wording.moment_text(at, "time")[:5]
+
+
+@register.simple_tag
 def ago(at: Any, now: Micros) -> SafeString | str:
     """How long ago something happened; counts on in an open page."""
     return _counting(at, now, "ago", "{} ago")
@@ -115,6 +127,13 @@ def ago(at: Any, now: Micros) -> SafeString | str:
 def age(at: Any, now: Micros) -> SafeString | str:
     """How long something has lasted; counts on in an open page."""
     return _counting(at, now, "age", "{}")
+
+
+@register.simple_tag
+def lasted(begin: Any, end: Any) -> str:
+    """How long something lasted that is over, in whole units."""
+    start, stop = _micros(begin), _micros(end)
+    return "–" if start is None or stop is None else wording.elapsed_text(stop - start)
 
 
 @register.simple_tag
@@ -168,12 +187,6 @@ def plural(count: int, words: str) -> str:
     """`{{ 3|plural:"saga,sagas" }}` → 3 sagas."""
     one, many = words.split(",")
     return f"{count:,} {one if count == 1 else many}"
-
-
-@register.filter
-def seconds(micros: Micros | None) -> float | None:
-    """Micros as seconds, for form fields."""
-    return None if micros is None else micros / SECOND
 
 
 @register.filter

@@ -1,0 +1,51 @@
+"""Routes of the pages. Fragments are served by the same routes, to requests of htmx."""
+
+from __future__ import annotations
+
+from django.urls import path, register_converter
+
+from apps.web.views import account, alerting, correlation, flows, incidents, instances, overview, settings, sources
+
+
+class AnyText:
+    """Whatever the senders called it: also with slashes, spaces and line breaks."""
+
+    regex = r"[\s\S]+"
+
+    @staticmethod
+    def to_python(value: str) -> str:
+        """The text as it is."""
+        return value
+
+    @staticmethod
+    def to_url(value: str) -> str:
+        """The text as it is; `reverse` percent-encodes it."""
+        return str(value)
+
+
+register_converter(AnyText, "any")
+
+app_name = "web"
+urlpatterns = [
+    path("login", account.login, name="login"),
+    path("logout", account.logout, name="logout"),
+    path("", overview.show, name="overview"),
+    path("instances", instances.show, name="instances"),
+    path("instances/rows", instances.rows, name="instance_rows"),
+    path("instances/complete", instances.complete, name="complete"),
+    path("correlations/<any:correlation_id>", correlation.show, name="correlation"),
+    path("flows", flows.show_all, name="flows"),
+    path("new-flow", flows.new, name="flow_new"),
+    path("flows/<any:name>", flows.show, name="flow"),
+    path("incidents", incidents.show_all, name="incidents"),
+    path("incidents/<int:number>", incidents.show, name="incident"),
+    path("sources", sources.show_all, name="sources"),
+    path("sources/<int:source_id>/rejected", sources.rejected, name="rejected"),
+    path("settings", settings.project, name="settings"),
+    path("settings/members", settings.members, name="settings_members"),
+    path("settings/tokens", settings.tokens, name="settings_tokens"),
+    path("settings/receivers", alerting.receivers, name="settings_receivers"),
+    path("settings/rules", alerting.rules, name="settings_rules"),
+    path("settings/projects", settings.projects, name="settings_projects"),
+    path("settings/account", account.show, name="settings_account"),
+]

@@ -1,0 +1,205 @@
+"""Incidents: the list, and the page of one beside it: what is known, what was done, who was told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from apps.alerts import incidents as actions
+from apps.alerts import queries
+from apps.alerts.models import Delivery, DeliveryStatus, Incident
+from apps.lib import micros
+from apps.lib.keyset import CursorError
+from apps.lib.micros import DAY, HOUR, Micros
+from apps.projects.models import Project, Role
+from apps.web.access import project_view
+from apps.web.completion import spelt
+
+LIMIT = 50
+#: How long an incident may be snoozed: value, Micros, words.
+SNOOZES: tuple[tuple[str, Micros, str], ...] = (
+    ("1h", HOUR, "1 hour"),
+    ("4h", 4 * HOUR, "4 hours"),
+    ("1d", DAY, "1 day"),
+    ("7d", 7 * DAY, "7 days"),
+)
+VIEWS = (
+    ("unresolved", "Unresolved"),
+    ("open", "Open"),
+    ("acknowledged", "Acknowledged"),
+    ("snoozed", "Snoozed"),
+    ("resolved", "Resolved"),
+)
+#: Icon of each line of the log.
+_ICONS = {
+    "opened": "bell",
+    "reopened": "bell",
+    "worse": "up",
+    "acknowledged": "completed",
+    "snoozed": "suspended",
+    "woke": "bell",
+    "resolved": "completed",
+    "told": "arrow",
+    "not_told": "silent",
+}
+_MOST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of what happened: by us, by people, or a try to tell somebody."""
+
+    at: Micros
+    icon: str
+    tone: str
+    text: str
+    right: str = ""
+
+
+@project_view
+@require_safe
+def show_all(request: HttpRequest) -> HttpResponse:
+    """The list, or its changing part for a live refresh."""
+    project: Project = request.project  # type: ignore[attr-defined]
+    context = _list(request, project)
+    template = "web/_incidents.html" if request.htmx else "web/incidents.html"  # type: ignore[attr-defined]
+    return render(request, template, context)
+
+
+@project_view(change_role=Role.OPERATOR)
+def show(request: HttpRequest, number: int) -> HttpResponse:
+    """One incident beside the list; a POST acknowledges, snoozes or resolves it."""
+    project: Project = request.project  # type: ignore[attr-defined]
+    if number > _MOST:
+        raise Http404("There is no such incident")
+    if request.method == "POST":
+        return _act(request, project, number)
+    try:
+        incident = queries.incident(project.pk, number)
+    except actions.NoSuchIncidentError:
+        raise Http404("There is no such incident") from None
+    context = _list(request, project) | {
+        "incident": incident,
+        "log": _log(incident),
+        "snoozes": [(value, words) for value, _, words in SNOOZES],
+        "instances_url": _instances_url(incident),
+    }
+    template = "web/_incidents.html" if request.htmx else "web/incidents.html"  # type: ignore[attr-defined]
+    return render(request, template, context)
+
+
+def _act(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    by, now = request.user.get_username(), micros.now()
+    action = request.POST.get("action")
+    try:
+        if action == "acknowledge":
+            actions.acknowledge(project.pk, number, by=by, now=now)
+            messages.success(request, f"Incident {number} is yours: no more messages until it is resolved.")
+        elif action == "snooze":
+            spans = {value: (span, words) for value, span, words in SNOOZES}
+            span, words = spans.get(request.POST.get("for", ""), (HOUR, "1 hour"))
+            actions.snooze(project.pk, number, until=now + span, by=by, now=now)
+            messages.success(request, f"Incident {number} is quiet for {words}, unless it gets worse.")
+        elif action == "resolve":
+            note = request.POST.get("note", "").strip()[:500].replace("\0", "")
+            actions.resolve(project.pk, number, by=by, now=now, note=note)
+            messages.success(request, f"Incident {number} is resolved.")
+        else:
+            messages.error(request, "There is no such action.")
+    except actions.NoSuchIncidentError:
+        raise Http404("There is no such incident") from None
+    return redirect("web:incident", number)
+
+
+def _list(request: HttpRequest, project: Project) -> dict[str, Any]:
+    wanted = request.GET.get("status", "unresolved")
+    if wanted not in queries.STATUSES:
+        wanted = "unresolved"
+    cursor = request.GET.get("cursor") or None
+    try:
+        page = queries.list_incidents(project.pk, wanted, limit=LIMIT, cursor=cursor)
+    except CursorError:
+        page = queries.list_incidents(project.pk, wanted, limit=LIMIT)
+    counts = _counts(project)
+    here = {"status": wanted, **({"cursor": cursor} if cursor else {})}
+    return {
+        "now": micros.now(),
+        "rows": page.items,
+        "wanted": wanted,
+        "views": [
+            {"value": value, "label": label, "count": counts.get(value), "is_current": value == wanted}
+            for value, label in VIEWS
+        ],
+        "open_count": counts["open"],
+        "unresolved_count": counts["unresolved"],
+        "older_url": page.next_cursor and f"?{urlencode({'status': wanted, 'cursor': page.next_cursor})}",
+        "newer_url": page.previous_cursor and f"?{urlencode({'status': wanted, 'cursor': page.previous_cursor})}",
+        "self_url": f"{request.path}?{urlencode(here)}",
+    }
+
+
+def _counts(project: Project) -> dict[str, int]:
+    """How many unresolved incidents have each status; at most a thousand are looked at."""
+    unresolved = Incident.objects.filter(project=project, resolved_at__isnull=True)
+    columns = unresolved.only("resolved_at", "snoozed_until", "acknowledged_at")
+    statuses = [incident.status for incident in columns[:1000]]
+    return {"unresolved": len(statuses), **{name: statuses.count(name) for name in ("open", "acknowledged", "snoozed")}}
+
+
+def _log(incident: Incident) -> list[LogLine]:
+    """Entries, deliveries and their tries as one story, earliest first."""
+    lines = [
+        LogLine(
+            entry.at,
+            _ICONS.get(entry.what, "events"),
+            "completed" if entry.what == "resolved" else "",
+            " · ".join(
+                filter(None, [entry.what.replace("_", " ") + (f" by {entry.by}" if entry.by else ""), entry.detail])
+            ),
+        )
+        for entry in queries.log_of(incident)
+    ]
+    for delivery in queries.deliveries_of(incident):
+        lines += _delivery_lines(delivery)
+    return sorted(lines, key=lambda line: line.at)
+
+
+def _delivery_lines(delivery: Delivery) -> list[LogLine]:
+    receiver, kind = delivery.receiver.name, delivery.kind.replace("_", " ")
+    lines = []
+    for attempt in delivery.log.all():
+        took = f"{attempt.duration_us / 1_000_000:.1f} s"
+        if attempt.succeeded:
+            lines.append(LogLine(attempt.at, "completed", "completed", f"told {receiver}: {kind}", took))
+        else:
+            why = ", ".join(filter(None, [str(attempt.http_status or ""), attempt.error]))
+            lines.append(LogLine(attempt.at, "failed", "failed", f"{receiver}: {why}", f"try {attempt.number}"))
+    if delivery.status == DeliveryStatus.PENDING:
+        text = f"{receiver}: {kind}, next try" if delivery.tries else f"{receiver}: {kind}, to be sent"
+        lines.append(LogLine(max(delivery.due_at, delivery.created_at), "waiting", "", text, "pending"))
+    elif delivery.status in {DeliveryStatus.GIVEN_UP, DeliveryStatus.DROPPED}:
+        word = delivery.status.replace("_", " ")
+        at = delivery.finished_at or delivery.due_at
+        lines.append(LogLine(at, "cancelled", "", f"{receiver}: {word}. {delivery.detail}".strip(), ""))
+    return lines
+
+
+def _instances_url(incident: Incident) -> str:
+    """The instances behind it, as far as a query can say."""
+    terms = []
+    if incident.rule is not None and incident.rule.condition == "compensation_owed":
+        terms.append("is:owed")
+    elif incident.rule is not None and incident.rule.condition == "stuck":
+        terms.append("is:stuck")
+    if incident.flow:
+        terms.append(f"flow:{spelt(incident.flow)}")
+    if incident.step and "is:stuck" in terms:
+        terms.append(f"waiting:{spelt(incident.step)}")
+    return f"{reverse('web:instances')}?{urlencode({'q': ' '.join(terms)})}" if terms else ""

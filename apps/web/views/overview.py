@@ -1,0 +1,172 @@
+"""The overview: what is wrong first, then how the flows do, then what comes in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from apps.alerts.models import Incident
+from apps.lib import micros
+from apps.lib.micros import DAY, HOUR, Micros
+from apps.projects.models import Project
+from apps.sagas import queries
+from apps.web.access import project_view
+from apps.web.charts import bar_chart
+from apps.web.completion import spelt
+
+#: Lines of "needs a person now"; more are behind the links.
+MOST_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of what needs a person: so many, of what, why, since when, and where to go."""
+
+    tone: str
+    icon: str
+    count: int
+    title: str
+    text: str
+    since_word: str
+    since: Micros
+    url: str
+    action: str
+
+
+@project_view
+@require_safe
+def show(request: HttpRequest) -> HttpResponse:
+    """The page, or its changing part for a live refresh."""
+    now = micros.now()
+    project: Project = request.project  # type: ignore[attr-defined]
+    context: dict[str, Any] = {"now": now}
+    try:
+        context |= _figures(project, now)
+    except queries.ReadTooLongError as error:
+        context["too_long"] = str(error)
+    template = "web/_overview.html" if request.htmx else "web/overview.html"  # type: ignore[attr-defined]
+    return render(request, template, context)
+
+
+def _figures(project: Project, now: Micros) -> dict[str, Any]:
+    sources = queries.list_sources(project.pk, now)
+    if not any(source.last_seen_at for source in sources):
+        return {"is_empty": True, "sources": sources, "public_url": settings.PUBLIC_URL}
+    glance = queries.overview(project.pk, now)
+    flows = queries.flow_summaries(project.pk, now, window=DAY)
+    incidents = list(Incident.objects.filter(project=project, resolved_at__isnull=True).order_by("-number")[:100])
+    completed = sum(flow.completed for flow in flows)
+    finished = completed + sum(flow.failed + flow.compensated for flow in flows)
+    minutes = glance.throughput
+    return {
+        "glance": glance,
+        "lines": _lines(glance, incidents, now)[:MOST_LINES],
+        "incidents": incidents,
+        "flows": sorted(flows, key=lambda flow: (-flow.stuck_count, -flow.started, flow.name)),
+        "sources": sorted(sources, key=lambda source: -source.accepted_last_hour),
+        "finished": finished,
+        "completed_share": completed / finished if finished else None,
+        # The present minute is still being filled.
+        "events_a_minute": minutes[-2].events if len(minutes) > 1 else 0,
+        "events_last_hour": sum(minute.events for minute in minutes),
+        "oldest_owed": glance.owed[0].owed_since if glance.owed else None,
+        "chart": bar_chart(
+            [
+                (minute.minute_at, minute.events, minute.failed, f"{minute.events:,} events, {minute.failed} failed")
+                for minute in minutes
+            ]
+        ),
+    }
+
+
+def _lines(glance: queries.Overview, incidents: list[Incident], now: Micros) -> list[Line]:
+    """Stuck by cause, then other incidents, then what is owed, then flows that fail."""
+    left = {incident.pk: incident for incident in incidents}
+    lines = []
+    for cause in glance.causes:
+        incident = next((one for one in left.values() if _is_about(one, cause)), None)
+        if incident is not None:
+            del left[incident.pk]
+        lines.append(_stuck_line(cause, incident))
+    owed_incidents = [one for one in left.values() if one.rule_name == "compensation_owed"]
+    for one in owed_incidents:
+        del left[one.pk]
+    lines += [_incident_line(incident) for incident in left.values() if incident.status in {"open", "acknowledged"}]
+    if glance.owed_count:
+        lines.append(_owed_line(glance))
+    lines += [_failing_line(flow, now) for flow in glance.failing if flow.failed]
+    return lines
+
+
+def _is_about(incident: Incident, cause: queries.StuckCause) -> bool:
+    return (
+        incident.flow == cause.flow
+        and incident.step == (cause.waiting_for or "")
+        and incident.service == cause.service
+        and incident.error_fingerprint == cause.error_fingerprint
+    )
+
+
+def _stuck_line(cause: queries.StuckCause, incident: Incident | None) -> Line:
+    waiting = cause.waiting_for or "something unknown"
+    text = ", ".join(filter(None, [cause.flow, cause.service and f"last heard of {cause.service}", cause.error]))
+    terms = [f"is:stuck flow:{spelt(cause.flow)}"]
+    if cause.waiting_for:
+        terms.append(f"waiting:{spelt(cause.waiting_for)}")
+    if cause.service:
+        terms.append(f"service:{spelt(cause.service)}")
+    url = _instances(" ".join(terms), "deadline")
+    action = f"Show {cause.count:,}"
+    if cause.count == 1:
+        url = reverse("web:correlation", args=[cause.sample_correlation_id])
+    if incident is not None:
+        url, action = reverse("web:incident", args=[incident.number]), f"Incident {incident.number}"
+    return Line("stuck", "stuck", cause.count, f"Stuck on {waiting}", text, "oldest", cause.since, url, action)
+
+
+def _incident_line(incident: Incident) -> Line:
+    tone = "failed" if incident.severity == "critical" else "stuck"
+    text = incident.cause or incident.rule_name
+    url = reverse("web:incident", args=[incident.number])
+    return Line(
+        tone,
+        "bell",
+        incident.instance_count,
+        incident.title,
+        text,
+        "since",
+        incident.since,
+        url,
+        f"Incident {incident.number}",
+    )
+
+
+def _owed_line(glance: queries.Overview) -> Line:
+    waiting: dict[str, int] = {}
+    for entry in glance.owed:
+        name = entry.waiting_for or "nothing asked for yet"
+        waiting[name] = waiting.get(name, 0) + 1
+    most = sorted(waiting.items(), key=lambda item: -item[1])[:3]
+    text = "Effects that are done, should be undone and are not. Waiting for " + ", ".join(name for name, _ in most)
+    count = glance.owed_count
+    title = f"Compensations owed in {count:,} {'saga' if count == 1 else 'sagas'}"
+    url = _instances("is:owed", "owed_since")
+    return Line("owed", "undo", count, title, text, "oldest", glance.owed[0].owed_since, url, "Owed ledger")
+
+
+def _failing_line(flow: Any, now: Micros) -> Line:
+    text = f"of {flow.started:,} started in the last hour; {flow.compensated:,} were undone completely"
+    url = _instances(f"flow:{spelt(flow.flow)} status:failed,timed_out")
+    return Line("failed", "failed", flow.failed, f"{flow.flow} fails", text, "within", now - HOUR, url, "Show failed")
+
+
+def _instances(query: str, sort: str = "") -> str:
+    values = {"q": query, **({"sort": sort} if sort else {})}
+    return f"{reverse('web:instances')}?{urlencode(values)}"
