@@ -116,7 +116,13 @@ def withdraw(incident: Incident, now: Micros) -> int:
     waiting = Delivery.objects.filter(incident=incident, status=DeliveryStatus.PENDING, tries=0)
     if incident.silenced_until is None or incident.silenced_until <= now:
         waiting = waiting.filter(due_at__gt=now)
-    return waiting.update(status=DeliveryStatus.DROPPED, finished_at=now, detail="resolved before it was due")
+    dropped = waiting.update(status=DeliveryStatus.DROPPED, finished_at=now, detail="resolved before it was due")
+    if dropped:
+        # What was never said must not hold the next message back.
+        said = Delivery.objects.filter(incident=incident, kind__in=TELLING).exclude(status=DeliveryStatus.DROPPED)
+        incident.told_at = said.aggregate(Max("due_at"))["due_at__max"]
+        incident.save(update_fields=["told_at"])
+    return dropped
 
 
 def _receivers_of(rule: Rule) -> QuerySet[Receiver]:

@@ -52,7 +52,7 @@ class CompensationOwed:
             step="''",
             service="''",
         )
-        return bounded(groups(selection), _describe, rest="owe a compensation")
+        return bounded(groups(selection), _describe, rest="Compensation owed")
 
 
 def _describe(group: Group) -> Cause:

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import connection
 
-from apps.alerts.causes import SAMPLE_SIZE, Cause
+from apps.alerts.causes import SAMPLE_SIZE, Cause, counted
 from apps.alerts.models import Rule
 from apps.lib.micros import Micros
 from apps.sagas.conditions import Condition, all_of, condition_of
@@ -86,7 +86,7 @@ def bounded(found: list[Group], describe: Callable[[Group], Cause], *, rest: str
         causes.append(
             Cause(
                 key=("other causes",),
-                title=f"{count:,} more sagas {rest}, for {len(others):,} other causes",
+                title=f"{rest}: {counted(count, 'more saga')}, for {counted(len(others), 'other cause')}",
                 reason=f"more than {MOST_CAUSES} causes at once: these are told of together",
                 count=count,
                 since=min(group.since for group in others),

@@ -39,7 +39,7 @@ class Stuck:
             step="coalesce(instance.waiting_for, '')",
             service="instance.service",
         )
-        return bounded(groups(selection), _describe, rest="are stuck")
+        return bounded(groups(selection), _describe, rest="Stuck")
 
 
 def _describe(group: Group) -> Cause:
