@@ -1,7 +1,20 @@
-"""Mounts the doors: pages, REST API, ingest, health."""
+"""Mounts the doors: ingest, REST API, pages, health; and answers errors in the language of each."""
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, include, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from apps.config import health
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("metrics", health.metrics),
+    path("", include("apps.ingest.urls")),
+    path("", include("apps.web.urls")),
+]
+
+handler400 = "apps.config.errors.bad_request"
+handler403 = "apps.config.errors.forbidden"
+handler404 = "apps.config.errors.not_found"
+handler500 = "apps.config.errors.server_error"

@@ -1,0 +1,194 @@
+"""`POST /api/v1/events` as a bare ASGI application, in front of Django: the path that every event takes.
+
+Small requests never occupy a thread: they are decoded here and wait, as a coroutine, for the transaction that they
+share with others (`sagas.group_commit`). Large ones are decoded and recorded in a few threads. The body is counted
+while it is read, so no more of it is ever held than is allowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.db import close_old_connections
+from django.http.request import split_domain_port, validate_host
+
+from apps.ingest import answers, door
+from apps.ingest.answers import Answer, Refusal
+from apps.lib import micros, telemetry
+from apps.sagas.group_commit import OverloadedError, submit
+
+logger = logging.getLogger(__name__)
+
+PATH = "/api/v1/events"
+#: Bodies up to this size are decoded on the event loop, which costs less than a change of threads.
+INLINE_BYTES = 16 * 1024
+#: Requests up to this many events share a transaction with others; larger ones are worth their own.
+GROUPED_EVENTS = 64
+#: Threads for what waits: PostgreSQL does its part of the work meanwhile.
+THREADS = 4
+#: Bytes of bodies held at once; beyond that senders are told to come again. Bounds the memory of a process.
+MOST_HELD_BYTES = 64 * 1024 * 1024
+#: A sender must have sent its body by then.
+READ_SECONDS = 30.0
+
+#: The rest of a body may still be coming: no other request can be read from this connection.
+_CLOSE = (("connection", "close"),)
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = Sequence[tuple[bytes, bytes]]
+T = TypeVar("T")
+
+_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ingest")
+_held_bytes = 0
+_good_hosts: set[bytes] = set()
+
+
+class _GoneError(Exception):
+    """The sender went away before it had sent everything: there is nobody to answer."""
+
+
+async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    """The ingest door for one HTTP request."""
+    started = perf_counter()
+    try:
+        answer = await _answer(scope, receive)
+    except _GoneError:
+        return
+    except Refusal as refusal:
+        answer = refusal.answer
+    except OverloadedError:
+        answer = answers.unavailable("too much is waiting to be stored; send it again")
+    except Exception as error:
+        # Not the sender's fault, whatever it is: it may keep the events and come again.
+        log = logger.warning if door.is_away(error) else logger.exception
+        log("a request could not be answered: %s", error)
+        answer = answers.unavailable()
+    telemetry.ingest_duration.record(perf_counter() - started)
+    await _send(send, answer, scope["method"])
+
+
+async def _answer(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
+    headers: Headers = scope["headers"]
+    if not _is_for_us(headers):
+        return answers.problem(400, "invalid_host", "this host name is not served here", _CLOSE)
+    if scope["method"] != "POST":
+        if scope["method"] != "OPTIONS":
+            return answers.not_allowed()
+        return answers.options(any(name == b"webhook-request-origin" for name, _ in headers))
+    if door.is_quick_to_admit(headers):
+        admission = door.admit(headers)
+    else:
+        admission = await _in_thread(door.admit, headers)
+    parts: list[bytes] = []
+    try:
+        await _read(receive, parts)
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return await _take_in(admission, body, micros.now())
+    finally:
+        _hold(-sum(map(len, parts)))
+
+
+async def _take_in(admission: door.Admission, body: bytes, received_at: int) -> Answer:
+    if len(body) > INLINE_BYTES or admission.is_gzip:
+        return await _in_thread(_take_in_large, admission, body, received_at)
+    decoded = door.decode(admission, body, received_at)
+    if len(decoded.events) > GROUPED_EVENTS:
+        return await _in_thread(_store_and_conclude, admission, decoded, received_at)
+    if not decoded.events:
+        return await _in_thread(_store_and_conclude, admission, decoded, received_at)
+    try:
+        outcome = await asyncio.wrap_future(submit(admission.project_id, admission.source_id, decoded.events))
+    except OverloadedError:
+        raise
+    except Exception as error:
+        if door.is_away(error):
+            raise
+        # One of these events is at fault: find out which.
+        return await _in_thread(_store_and_conclude, admission, decoded, received_at)
+    if decoded.rejections or outcome.conflicts:
+        return await _in_thread(door.conclude, admission, decoded, outcome, (), received_at)
+    return door.conclude(admission, decoded, outcome, (), received_at)
+
+
+def _take_in_large(admission: door.Admission, body: bytes, received_at: int) -> Answer:
+    return _store_and_conclude(admission, door.decode(admission, body, received_at), received_at)
+
+
+def _store_and_conclude(admission: door.Admission, decoded: Any, received_at: int) -> Answer:
+    outcome, refused = door.store(admission, decoded.events)
+    return door.conclude(admission, decoded, outcome, refused, received_at)
+
+
+async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_threads, _with_connection, call, arguments)
+
+
+def _with_connection(call: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    """Threads outlive requests and so do their database connections: look at them as Django does between requests."""
+    close_old_connections()
+    try:
+        return call(*arguments)
+    finally:
+        close_old_connections()
+
+
+def _is_for_us(headers: Headers) -> bool:
+    """Exactly one Host, and one of ALLOWED_HOSTS, as Django demands it of all other requests."""
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) != 1:
+        return False
+    if hosts[0] in _good_hosts:
+        return True
+    domain, _ = split_domain_port(hosts[0].decode("latin-1"))
+    allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
+    if not domain or not validate_host(domain, allowed):
+        return False
+    if len(_good_hosts) < 100:
+        _good_hosts.add(hosts[0])
+    return True
+
+
+async def _read(receive: Receive, parts: list[bytes]) -> None:
+    """Append the body to `parts` as it comes; all that is in there is held.
+
+    Raises Refusal beyond the limits or when it takes too long, _GoneError when the sender has gone.
+    """
+    left = settings.INGEST_MAX_BODY_BYTES
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _GoneError
+                part = message.get("body", b"")
+                left -= len(part)
+                if left < 0:
+                    raise Refusal(door.too_large())
+                if len(part) + _held_bytes > MOST_HELD_BYTES:
+                    raise Refusal(answers.unavailable("too much is arriving at once; send it again", _CLOSE))
+                parts.append(part)
+                _hold(len(part))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        raise Refusal(answers.problem(408, "request_timeout", "the body did not arrive in time", _CLOSE)) from None
+
+
+def _hold(size: int) -> None:
+    global _held_bytes  # noqa: PLW0603 - only the event loop's thread counts here
+    _held_bytes += size
+
+
+async def _send(send: Send, answer: Answer, method: str) -> None:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+    if answer.status != 204:
+        headers.append((b"content-length", str(len(answer.body)).encode()))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})

@@ -1,0 +1,287 @@
+"""The whole of `POST /api/v1/events`, framework-free: authenticate, bound, decode, record, answer.
+
+`receive` is all of it in one call. The ASGI adapter calls the same steps one by one, because only some of them may
+wait: `admit` (who and what, before any byte of the body is read), `decode`, `store`, `answer`.
+
+Promises: 2xx only after COMMIT; a request that is refused as a whole left nothing behind; whatever cannot be stored is
+refused item by item and kept with its reason; when PostgreSQL is away the sender is told to come again (503).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from django.conf import settings
+from django.db import DatabaseError, DataError, IntegrityError
+
+from apps.ingest import answers, rejected
+from apps.ingest.answers import Answer, Refusal
+from apps.ingest.formats import FORMATS, Decoded, Payload, Rejection, excerpt_of
+from apps.ingest.gzip_body import gunzip
+from apps.ingest.strict_json import Limits, Unreadable
+from apps.lib import micros, telemetry
+from apps.projects import tokens
+from apps.projects.models import Scope
+from apps.sagas.events import Micros, SagaEvent
+from apps.sagas.recording import Outcome, record
+
+logger = logging.getLogger(__name__)
+
+CONFLICT = "conflict"
+NOT_STORABLE = "not_storable"
+CLOUDEVENTS_PREFIX = "ce-"
+
+_MEDIA_TYPES = frozenset({"application/cloudevents+json", "application/cloudevents-batch+json", "application/json"})
+_NDJSON = "application/x-ndjson"
+#: What a browser sends without asking first: never an event, whatever else the request says.
+_FORMS = ("multipart/", "application/x-www-form-urlencoded")
+_UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
+_CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
+_VISIBLE = re.compile(rb"[\x20-\x7e]*")
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+class IngestRequest(msgspec.Struct, frozen=True):
+    """A request as it arrived: headers as (lower-case name, value) in their order, body as sent."""
+
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """A sender who may send, and how to read what comes."""
+
+    project_id: int
+    source_id: int
+    content_type: str
+    is_gzip: bool
+    attributes: Mapping[str, str]
+
+
+def limits() -> Limits:
+    """The bounds of one request, from the settings."""
+    return Limits(items=settings.INGEST_MAX_ITEMS, item_bytes=settings.INGEST_MAX_EVENT_BYTES)
+
+
+def receive(request: IngestRequest, received_at: Micros | None = None) -> Answer:
+    """Take in the events of one request. Never raises for what was sent, nor when PostgreSQL is away."""
+    received_at = micros.now() if received_at is None else received_at
+    started = perf_counter()
+    try:
+        admission = admit(request.headers)
+        decoded = decode(admission, request.body, received_at)
+        outcome, refused = store(admission, decoded.events)
+        answer = conclude(admission, decoded, outcome, refused, received_at)
+    except Refusal as refusal:
+        answer = refusal.answer
+    telemetry.ingest_duration.record(perf_counter() - started)
+    return answer
+
+
+# --- the steps --------------------------------------------------------------------------------------------------------
+
+
+def is_quick_to_admit(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """True when `admit` will not wait for the database."""
+    token = _token(headers)
+    return token is None or tokens.is_cached(token)
+
+
+def admit(headers: Sequence[tuple[bytes, bytes]]) -> Admission:
+    """Decide by the headers alone. Raises Refusal."""
+    _check_length(headers)
+    identity = _identity(headers)
+    if identity.source_id is None or Scope.INGEST not in identity.scopes:
+        raise Refusal(answers.problem(403, "forbidden", "this token may not send events: it needs the scope ingest"))
+    attributes = _binary_attributes(headers)
+    return Admission(
+        identity.project_id,
+        identity.source_id,
+        _content_type(headers, is_binary=bool(attributes)),
+        _is_gzip(headers),
+        attributes,
+    )
+
+
+def decode(admission: Admission, body: bytes, received_at: Micros) -> Decoded:
+    """The events and refusals of a body. Raises Refusal when nothing of it can be read."""
+    try:
+        if len(body) > settings.INGEST_MAX_BODY_BYTES:
+            raise Refusal(too_large())
+        if admission.is_gzip:
+            body = gunzip(body, settings.INGEST_MAX_BODY_BYTES)
+        payload = Payload(body=body, content_type=admission.content_type, attributes=admission.attributes)
+        return FORMATS["cloudevents"](payload, received_at, limits())
+    except Unreadable as unreadable:
+        raise Refusal(answers.problem(unreadable.status, unreadable.code, unreadable.detail)) from None
+
+
+def store(admission: Admission, events: Sequence[SagaEvent]) -> tuple[Outcome, list[int]]:
+    """Record events. Returns what became of them, and the positions of those that cannot be stored at all.
+
+    Raises Refusal when PostgreSQL is away: then none of them counts as received.
+    """
+    if not events:
+        return Outcome(), []
+    try:
+        return record(admission.project_id, admission.source_id, events), []
+    except Exception as error:
+        if is_away(error):
+            logger.warning("events could not be recorded: %s", error)
+            raise Refusal(answers.unavailable()) from error
+        if len(events) == 1:
+            logger.exception("an event could not be stored")
+            return Outcome(), [0]
+    # Whatever one of them did to us, its neighbours are innocent: halve until it stands alone.
+    half = len(events) // 2
+    first, bad_first = store(admission, events[:half])
+    second, bad_second = store(admission, events[half:])
+    conflicts = [*first.conflicts, *(position + half for position in second.conflicts)]
+    outcome = Outcome(first.accepted + second.accepted, first.duplicates + second.duplicates, conflicts)
+    return outcome, [*bad_first, *(position + half for position in bad_second)]
+
+
+def conclude(
+    admission: Admission, decoded: Decoded, outcome: Outcome, refused: Sequence[int], received_at: Micros
+) -> Answer:
+    """Keep what was refused, count, and answer. Raises Refusal when it cannot be kept."""
+    rejections = list(decoded.rejections)
+    for position in outcome.conflicts:
+        detail = "this id is taken by an event with another content, which is kept"
+        rejections.append(_rejection(decoded, position, CONFLICT, detail))
+    for position in refused:
+        detail = "the event could not be stored; the log of the server says why"
+        rejections.append(_rejection(decoded, position, NOT_STORABLE, detail))
+    if rejections:
+        rejections.sort(key=lambda rejection: rejection.index)
+        try:
+            rejected.keep(admission.project_id, admission.source_id, rejections, received_at)
+        except DatabaseError as error:
+            logger.warning("refused items could not be kept: %s", error)
+            # What was recorded stays so: sent again, it will count as duplicate.
+            raise Refusal(answers.unavailable("refused items could not be kept; send it again")) from error
+        telemetry.ingested_events.add(len(rejections), {"outcome": "rejected"})
+    telemetry.ingested_events.add(outcome.accepted, {"outcome": "accepted"})
+    telemetry.ingested_events.add(outcome.duplicates, {"outcome": "duplicate"})
+    return answers.counts(outcome.accepted, outcome.duplicates, rejections)
+
+
+def is_away(error: BaseException) -> bool:
+    """True when the database is the trouble, not the event: then everything can be sent again."""
+    return isinstance(error, DatabaseError) and not isinstance(error, DataError | IntegrityError)
+
+
+def too_large() -> Answer:
+    """413, and no more is read from this connection."""
+    limit = settings.INGEST_MAX_BODY_BYTES
+    return answers.problem(413, "body_too_large", f"a body may have {limit} bytes", (("connection", "close"),))
+
+
+def _rejection(decoded: Decoded, position: int, code: str, detail: str) -> Rejection:
+    event = decoded.events[position]
+    return Rejection(decoded.positions[position], event.id, code, detail, excerpt_of(event.data or ""))
+
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+
+def _values(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    return [value for key, value in headers if key == name]
+
+
+def _check_length(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    lengths = _values(headers, b"content-length")
+    if not lengths:
+        return
+    if len(lengths) > 1 or not lengths[0].isdigit() or _values(headers, b"transfer-encoding"):
+        detail = "the length of the body is stated in a contradictory way"
+        raise Refusal(answers.problem(400, "invalid_length", detail, (("connection", "close"),)))
+    if len(lengths[0]) > 18 or int(lengths[0]) > settings.INGEST_MAX_BODY_BYTES:
+        raise Refusal(too_large())
+
+
+def _token(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+    values = _values(headers, b"authorization")
+    if len(values) != 1:
+        return None
+    scheme, _, token = values[0].decode("latin-1").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _identity(headers: Sequence[tuple[bytes, bytes]]) -> tokens.Identity:
+    token = _token(headers)
+    try:
+        identity = None if token is None else tokens.identify(token)
+    except DatabaseError as error:
+        logger.warning("a token could not be checked: %s", error)
+        raise Refusal(answers.unavailable()) from error
+    if identity is None:
+        detail = "send a valid token: Authorization: Bearer sgo_…"
+        challenge = (("www-authenticate", 'Bearer realm="sagascope"'),)
+        raise Refusal(answers.problem(401, "unauthorized", detail, challenge))
+    return identity
+
+
+def _content_type(headers: Sequence[tuple[bytes, bytes]], *, is_binary: bool) -> str:
+    values = _values(headers, b"content-type")
+    text = values[0].decode("latin-1") if len(values) == 1 else ""
+    media_type = text.partition(";")[0].strip().lower()
+    detail = ""
+    if len(values) > 1 or (not media_type and not is_binary):
+        detail = "say with one Content-Type what the body is"
+    elif media_type.startswith(_FORMS):
+        detail = "a form is no event"
+    elif not is_binary and media_type not in _MEDIA_TYPES and media_type != _NDJSON:
+        detail = f"send {', '.join(sorted(_MEDIA_TYPES))} or {_NDJSON}"
+    elif (charset := _CHARSET.search(text)) and charset[1].lower() not in _UTF8:
+        detail = "send UTF-8"
+    if detail:
+        raise Refusal(answers.problem(415, "unsupported_media_type", detail))
+    return media_type
+
+
+def _is_gzip(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    encoding = b",".join(_values(headers, b"content-encoding")).strip().lower()
+    if encoding in {b"", b"identity"}:
+        return False
+    if encoding in {b"gzip", b"x-gzip"}:
+        return True
+    raise Refusal(answers.problem(415, "unsupported_encoding", "send the body as it is or as gzip, once"))
+
+
+def _binary_attributes(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The attributes of the binary mode; empty in the others. A body that says to be a CloudEvent is one."""
+    media_type = b"".join(_values(headers, b"content-type")).lower()
+    if media_type.startswith(b"application/cloudevents"):
+        return {}
+    attributes: dict[str, str] = {}
+    for key, value in headers:
+        if not key.startswith(b"ce-"):
+            continue
+        name = key[len(CLOUDEVENTS_PREFIX) :].decode("latin-1")
+        if name in attributes or not name:
+            raise Refusal(answers.problem(400, "invalid_header", "a ce- header has no name or occurs twice"))
+        attributes[name] = _header_text(value)
+    return attributes
+
+
+def _header_text(value: bytes) -> str:
+    """CloudEvents' HTTP binding, section 3.1.3.2: visible ASCII, perhaps quoted, everything else percent-encoded."""
+    if _VISIBLE.fullmatch(value) is None:
+        raise Refusal(answers.problem(400, "invalid_header", "write other than visible ASCII in ce- headers as %XX"))
+    text = value.decode("ascii").strip()
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        text = re.sub(r"\\(.)", r"\1", text[1:-1])
+    if "%" not in text:
+        return text
+    try:
+        if _BAD_PERCENT.search(text):
+            raise ValueError
+        return unquote_to_bytes(text).decode()
+    except ValueError:
+        raise Refusal(answers.problem(400, "invalid_header", "a ce- header has %XX that is not UTF-8")) from None

@@ -1,0 +1,42 @@
+"""`POST /api/v1/events` as a Django view: for servers that mount only Django, and for its test client."""
+
+from __future__ import annotations
+
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse
+from django.http.request import UnreadablePostError
+from django.views.decorators.csrf import csrf_exempt
+
+from apps.ingest import answers, door
+from apps.ingest.answers import Answer
+
+
+@csrf_exempt
+def events(request: HttpRequest) -> HttpResponse:
+    """The ingest door. It takes bearer tokens and no cookies, so no other site can use a person's session."""
+    return _response(_answer(request))
+
+
+def _answer(request: HttpRequest) -> Answer:
+    if request.method == "OPTIONS":
+        return answers.options("webhook-request-origin" in request.headers)
+    if request.method != "POST":
+        return answers.not_allowed()
+    headers = [
+        (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+        for name, value in request.headers.items()
+        # Django makes up an empty one where there is none.
+        if value != "" or name not in {"Content-Length", "Content-Type"}
+    ]
+    try:
+        return door.receive(door.IngestRequest(headers, request.body))
+    except RequestDataTooBig:
+        return door.too_large()
+    except UnreadablePostError:
+        return answers.problem(400, "incomplete_body", "the body ended before it was complete")
+
+
+def _response(answer: Answer) -> HttpResponse:
+    # Closing connections is the server's business where Django is one application among others.
+    headers = {name: value for name, value in answer.headers if name != "connection"}
+    return HttpResponse(answer.body, status=answer.status, headers=headers)
