@@ -72,6 +72,8 @@ _DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range
 _LONG_NUMBER = b"0" * 19
 #: JSON text of this size cannot hold more values than bytes / 2.
 _BYTES_PER_NODE = 2
+#: Where `bound` meets the attributes of an item: it begins with a list around the item.
+_ENVELOPE_DEPTH = 2
 
 
 def without_bom(body: bytes) -> bytes:
@@ -142,9 +144,10 @@ def is_small(text: bytes, limits: Limits) -> bool:
 # --- one item ---------------------------------------------------------------------------------------------------------
 
 
-def read_item(text: bytes, limits: Limits) -> tuple[Any, tuple[str, ...]]:
+def read_item(text: bytes, limits: Limits, *, is_envelope: bool = False) -> tuple[Any, tuple[str, ...]]:
     """Decode one item of known syntax in full strictness. Returns it with the flags of what had to be changed.
 
+    Integers directly in an envelope are left to whoever knows its attributes.
     Raises Refused for what concerns this item only, Unreadable for absurd depth.
     """
     if len(text) > limits.item_bytes:
@@ -158,12 +161,12 @@ def read_item(text: bytes, limits: Limits) -> tuple[Any, tuple[str, ...]]:
         raise Refused("number_out_of_range", "a number is larger than a double can hold") from None
     except RecursionError:
         raise _absurd() from None
-    bounded, flags = bound(value, limits)
+    bounded, flags = bound(value, limits, is_envelope=is_envelope)
     _no_duplicate_keys(text)
     return bounded, flags
 
 
-def bound(value: Any, limits: Limits) -> tuple[Any, tuple[str, ...]]:
+def bound(value: Any, limits: Limits, *, is_envelope: bool = False) -> tuple[Any, tuple[str, ...]]:
     """Check a decoded value against the limits and repair what may be repaired, in place where it is a container.
 
     Strings over `string_bytes` are cut (flag `truncated`), integers outside int64 become their decimal text (flag
@@ -185,6 +188,8 @@ def bound(value: Any, limits: Limits) -> tuple[Any, tuple[str, ...]]:
                 kind = type(child)
                 if kind is dict or kind is list:
                     following.append(child)
+                elif kind is int and is_envelope and depth == _ENVELOPE_DEPTH:
+                    continue
                 elif (kind is str and (len(child) > limits.string_bytes // 4 or "\0" in child)) or kind is int:
                     container[key] = _bounded_scalar(child, limits, flags)  # type: ignore[call-overload,index]
         if following and depth > limits.absurd_depth:

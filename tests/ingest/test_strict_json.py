@@ -216,7 +216,8 @@ def test_hash_collisions_cost_little() -> None:
 @pytest.mark.parametrize(
     "key",
     ["password", "Password", "userPassword", "client_secret", "API-Key", "apiKey", "api_key", "X-Api-Key",
-     "accessToken", "Authorization", "card", "cardNumber", "card_number", "cvv", "IBAN", "ssn", "customer.email", "PRIVATE_KEY"],
+     "accessToken", "Authorization", "card", "cardNumber", "card_number", "cvv", "IBAN", "ssn", "customer.email",
+     "PRIVATE_KEY"],
 )  # fmt: skip
 def test_sensitive_keys_are_filtered_at_any_depth(key: str) -> None:
     value = {"a": [{key: "planted", "other": 1}], key: {"inner": "planted"}}

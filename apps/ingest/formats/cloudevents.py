@@ -192,7 +192,7 @@ def _closely(text: bytes, received_at: Micros, limits: Limits) -> SagaEvent:
         if len(text) > limits.item_bytes:
             strict_json.read_item(text, limits)
         raise
-    value, flags = strict_json.read_item(text, limits)
+    value, flags = strict_json.read_item(text, limits, is_envelope=True)
     return _event(value, flags, received_at, limits)
 
 
