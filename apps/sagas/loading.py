@@ -18,6 +18,8 @@ from apps.sagas.projection import InstanceState, StepState
 from apps.sagas.rollups import InstanceFigures, RollupDeltas
 
 _encode = msgspec.json.Encoder().encode
+#: States have their keys sorted, so that the same state is the same text.
+_encode_state = msgspec.json.Encoder(order="deterministic").encode
 decode_instance = msgspec.json.Decoder(InstanceState).decode
 decode_step = msgspec.json.Decoder(StepState).decode
 _decode_refs = msgspec.json.Decoder(list[StepRef]).decode
@@ -61,6 +63,14 @@ def load_steps(cursor: psycopg.Cursor, touched: list[tuple[Workspace, set[StepRe
     cursor.execute(statements.LOAD_STEPS, [list(column) for column in zip(*keys, strict=True)], prepare=True)
     for uuid, instance, step, step_id, state in cursor.fetchall():
         by_uuid[uuid].add_stored_step((instance, step, step_id), decode_step(state))
+
+
+def load_all_steps(cursor: psycopg.Cursor, work: Workspace) -> None:
+    """Put in every step execution, each of which may wait for the time of one of the new events."""
+    cursor.execute(statements.READ_STEPS, [work.shard, work.uuid], prepare=True)
+    for instance, step, step_id, state in cursor.fetchall():
+        work.add_stored_step((instance, step, step_id), decode_step(state))
+        work.arrived.add((instance, step, step_id))
 
 
 def load_undo_groups(cursor: psycopg.Cursor, work: Workspace, refs: set[StepRef]) -> None:
@@ -192,7 +202,7 @@ def _collect_steps(work: Workspace, rows: list[tuple[tuple, dict[str, Any]]]) ->
             "run_us": execution.run_us,
             "attempt_count": len(execution.attempts),
             "error": execution.error[:TEXT_LENGTH] if execution.error else None,
-            "state": step.state,
+            "state": msgspec.Raw(_encode_state(step.state)),
         }
         rows.append(((work.shard, work.uuid, *ref), row))
 
@@ -239,7 +249,7 @@ def instance_row(work: Workspace, instance: InstanceWork, event_count: int) -> d
         "source_ref": state.last_source_ref,
         "annotations": state.flags,
         "attributes": {name: value for name, (_, value) in state.attributes.items()},
-        "state": state,
+        "state": msgspec.Raw(_encode_state(state)),
     }
 
 
@@ -260,7 +270,7 @@ def _hide_undeclared(work: Workspace, rollups: RollupDeltas, hidden: list[tuple[
     if undeclared.figures is not None:
         rollups.add_instance(work.project_id, undeclared.flow, undeclared.figures, -1)
         hidden.append((work.shard, undeclared.id))
-    return _encode(undeclared.state).decode()
+    return _encode_state(undeclared.state).decode()
 
 
 def _correlation_row(work: Workspace, undeclared_state: str) -> dict[str, Any]:

@@ -89,6 +89,8 @@ class Workspace:
         self.awaited: dict[tuple[str, str, str], tuple[Micros, list[StepRef]]] = {}
         #: Steps that wait for the time of an event that is among the new ones.
         self.arrived: set[StepRef] = set()
+        #: A new event has the id of a stored one of another source: as a cause, the later of the two counts.
+        self.shares_id = False
 
     # --- filling ------------------------------------------------------------------------------------------------
 
@@ -262,7 +264,7 @@ class Workspace:
                 if known_order is None or execution.done > known_order:
                     undone[each.ref] = execution.done
         changed: dict[StepRef, StepWork] = {}
-        for works in forward.values():
+        for works in (undoing, *forward.values()):
             for work in works:
                 order = undone.get(work.ref)
                 if order != work.state.undone:

@@ -107,7 +107,7 @@ class InstanceState(msgspec.Struct, omit_defaults=True, gc=False):
     open: dict[str, OpenStep] = {}
     #: Completed compensable steps that nothing has undone since → order of their completion.
     owed: dict[str, Order] = {}
-    #: Steps of the definition that completed → order of the first completion.
+    #: Forward steps of the definition that completed → order of the first completion.
     done: dict[str, Order] = {}
     retried: dict[str, int] = {}
     retries: int = 0
@@ -246,11 +246,10 @@ def merge_step(
     known = declared.steps.get(name[0]) if declared is not None else None
     _put(state.retried, key, new.attempts if new.retries else None)
     _put(state.open, key, _open_step(name[0], execution, known) if new.is_open else None)
-    _put(state.owed, key, _owed(step, execution) if known is not None and known.role == "compensable" else None)
-    if known is not None and not new.is_compensation and known.compensates is None:
-        first = state.done.get(name[0])
-        if execution.first_done is not None and (first is None or execution.first_done < first):
-            state.done[name[0]] = execution.first_done
+    is_forward = known is not None and known.compensates is None and not new.is_compensation
+    is_owed = is_forward and known is not None and known.role == "compensable"
+    _put(state.owed, key, _owed(step, execution) if is_owed else None)
+    _put(state.done, key, execution.first_done if is_forward else None)
 
 
 def _owed(step: StepState, execution: Execution) -> Order | None:
@@ -360,9 +359,13 @@ def _end(state: InstanceState, declared: DeclaredFlow | None) -> tuple[Micros | 
         return None, ""
     if declared.ends_on:
         return (state.ends[0], "completed") if state.ends is not None else (None, "")
+    done: dict[str, Micros] = {}
+    for key, order in state.done.items():
+        name = key.split("\x1f", 1)[0]
+        done[name] = min(done.get(name, order[0]), order[0])
     forward = declared.forward_steps
-    if forward and all(step.name in state.done for step in forward):
-        return max(state.done[step.name][0] for step in forward), "completed"
+    if forward and all(step.name in done for step in forward):
+        return max(done[step.name] for step in forward), "completed"
     return None, ""
 
 

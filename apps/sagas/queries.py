@@ -52,13 +52,17 @@ __all__ = [
     "StuckCause",
     "Watermarks",
     "count_instances",
+    "cursor_at",
     "flow_summaries",
     "iterate_instances",
+    "keyset_position",
     "list_events",
     "list_instances",
     "list_reprojections",
     "list_sources",
+    "order_of",
     "overview",
+    "show_stuck",
     "status_counts",
     "step_latency",
     "stuck_causes",
@@ -330,6 +334,11 @@ def _place(row: Instance, order: Order) -> tuple[Scalar, ...]:
     return tuple(
         str(value) if isinstance(value := getattr(row, column.name), UUID) else value for column in order.columns
     )
+
+
+def cursor_at(position: Position, bound_to: tuple[str, ...]) -> str:
+    """A cursor of the list described by `bound_to`, which `keyset_position` reads back."""
+    return keyset.encode_cursor(position, secret=settings.SECRET_KEY, bound_to=bound_to)
 
 
 def keyset_position(cursor: str | None, bound_to: tuple[str, ...], *, width: int) -> Position | None:

@@ -22,7 +22,7 @@ from apps.lib import telemetry
 from apps.sagas import catalog, feed, statements
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import Meaning
-from apps.sagas.loading import load_awaiting, load_instances, load_steps, load_undo_groups, save
+from apps.sagas.loading import load_all_steps, load_awaiting, load_instances, load_steps, load_undo_groups, save
 from apps.sagas.locking import lock_or_create
 from apps.sagas.merging import StepRef, Workspace
 from apps.sagas.rebuild import reproject_locked
@@ -133,12 +133,14 @@ def _fresh_events(
                 wanted.add((work.shard, work.uuid, event.id))
                 wanted.update((work.shard, work.uuid, cause) for cause in event.causation_ids)
     known: dict[tuple[str, str, str], bytes] = {}
+    stored_ids: set[tuple[str, str]] = set()
     by_uuid = {work.uuid: work for work in works.values()}
     if wanted:
         columns = [list(column) for column in zip(*sorted(wanted), strict=True)]
         cursor.execute(statements.FIND_EVENTS, columns, prepare=True)
         for uuid, event_id, source, digest, occurred_at in cursor.fetchall():
             known[uuid, source, event_id] = digest
+            stored_ids.add((uuid, event_id))
             _note_time(by_uuid[uuid], event_id, occurred_at)
     fresh: dict[str, list[tuple[SagaEvent, int]]] = {uuid: [] for uuid in by_uuid}
     for outcome, (project_id, source_id, events) in zip(outcomes, submissions, strict=True):
@@ -148,6 +150,7 @@ def _fresh_events(
             digest = known.get(key)
             if digest is None:
                 known[key] = event.digest
+                work.shares_id |= (work.uuid, event.id) in stored_ids
                 fresh[work.uuid].append((event, source_id))
                 _note_time(work, event.id, event.occurred_at)
                 outcome.accepted += 1
@@ -191,6 +194,9 @@ def _project(cursor: psycopg.Cursor, fresh: _Fresh, meanings: dict[int, catalog.
             touched.append((work, refs))
     merged = [work for work, _ in touched]
     load_awaiting(cursor, merged)
+    for work in merged:
+        if work.shares_id:
+            load_all_steps(cursor, work)
     load_steps(cursor, [(work, refs | work.arrived) for work, refs in touched])
     rollups = RollupDeltas()
     for work, refs in touched:

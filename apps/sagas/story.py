@@ -59,6 +59,11 @@ class Sums:
     waiting_for: str
     is_open: bool
 
+    @property
+    def total_undo(self) -> int:
+        """How much there is to undo in all, done or owed."""
+        return self.undone + self.owed
+
 
 def sum_up(view: CorrelationView, now: Micros) -> Sums:
     """Add up the steps of all instances."""
@@ -117,12 +122,19 @@ def is_stuck(one: InstanceView, now: Micros, watermarks: Mapping[int, Micros]) -
     return row.ended_at is None and row.deadline_at is not None and row.deadline_at < judged_at(one, now, watermarks)
 
 
+def worst_first(
+    view: CorrelationView, now: Micros, *, watermarks: Mapping[int, Micros] | None = None
+) -> list[InstanceView]:
+    """The instances by how much they need somebody, then by their start."""
+    return sorted(view.instances, key=lambda one: (_rank(one, now, watermarks or {}), one.instance.started_at))
+
+
 def tell(view: CorrelationView, now: Micros, *, watermarks: Mapping[int, Micros] | None = None) -> Story:
     """The sentence about `view` as it stands at `now`. `watermarks` are the watermarks of sources that lag."""
     watermarks = watermarks or {}
     if not view.instances:
         return Story((Part(f"{count(view.event_count, 'event')} arrived, none of which names a flow yet."),), "calm")
-    ranked = sorted(view.instances, key=lambda one: (_rank(one, now, watermarks), one.instance.started_at))
+    ranked = worst_first(view, now, watermarks=watermarks)
     worst = ranked[0]
     parts: list[Part] = []
     if len(view.instances) > 1:

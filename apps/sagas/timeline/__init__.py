@@ -69,8 +69,13 @@ def build(
     options: Options | None = None,
     *,
     watermarks: Mapping[int, Micros] | None = None,
+    usual: Mapping[tuple[str, str], tuple[Micros, Micros]] | None = None,
 ) -> Timeline:
-    """Draw `view` as it stands at `now`. `watermarks` are those of sources that lag: what late is judged by."""
+    """Draw `view` as it stands at `now`.
+
+    `watermarks` are those of sources that lag: what late is judged by. `usual` is how long a step of a flow usually
+    runs: (flow, step) to (p50, p95).
+    """
     options = options or Options()
     watermarks = watermarks or {}
     lanes = lay_out(view, shut=options.shut)
@@ -82,7 +87,14 @@ def build(
         for place in (done, undo):
             ties_at[place] = f"{ties_at[place]} t{number}" if place in ties_at else f"t{number}"
     context = rows.Context(
-        scale=time, now=now, watermarks=watermarks, selected=options.event_id, lanes=lanes, ties_at=ties_at, now_x=now_x
+        scale=time,
+        now=now,
+        watermarks=watermarks,
+        selected=options.event_id,
+        lanes=lanes,
+        ties_at=ties_at,
+        now_x=now_x,
+        usual=usual or {},
     )
     first, last = _blocks_to_draw(lanes, options)
     blocks = tuple(_block(number, first <= number <= last, context) for number in range(_block_count(lanes)))
@@ -103,7 +115,6 @@ def build(
         ticks=_axis(time, chips, now_x),
         folds=time.folds,
         chips=chips,
-        ties=rows.draw_ties(context, *drawn),
         frames=tuple(_frame(one, lanes, context) for one in lanes.frames),
         pending=pending,
         pending_more=more,
@@ -117,6 +128,8 @@ def build(
         deadline_text=f"flow deadline {clock(deadline)}" if deadline is not None else "",
         failed=sum(lane.failed for lane in lanes.lanes),
         waiting=sum(lane.waiting for lane in lanes.lanes),
+        first_failed=next((str(at) for at, lane in enumerate(lanes.lanes) if lane.failed), ""),
+        first_waiting=next((str(at) for at, lane in enumerate(lanes.lanes) if lane.waiting), ""),
         breaks=tuple(time.breaks()),
         date_text=day(bounds.window[0]),
         loaded=(drawn[0] + 1, drawn[1] + 1),
@@ -208,6 +221,7 @@ def _block(number: int, is_loaded: bool, context: rows.Context) -> Block:
         last=first + len(lanes),
         height=sum(lane.height for lane in lanes),
         rows=tuple(rows.draw_row(first + at, lane, context) for at, lane in enumerate(lanes)) if is_loaded else (),
+        ties=rows.draw_ties(context, first, first + len(lanes) - 1) if is_loaded and lanes else (),
         is_loaded=is_loaded,
         failed=sum(lane.failed for lane in lanes),
         waiting=sum(lane.waiting for lane in lanes),

@@ -34,7 +34,6 @@ class Drawn:
 
     bars: tuple[Bar, ...] = ()
     lines: tuple[Line, ...] = ()
-    rects: tuple[Rect, ...] = ()
     marks: tuple[Mark, ...] = ()
     labels: tuple[Label, ...] = ()
     due: str = ""

@@ -124,7 +124,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Tie:
-    """From the end of what was done down to what undoes it. `css` is "" when undone, owed while it is not."""
+    """From the end of what was done down to what undoes it. `css` is "" when undone, owed while it is not.
+
+    `y1` and `y2` are pixels from the top of the block in which it ends; `y1` may lie far above it.
+    """
 
     key: str
     css: str
@@ -169,6 +172,11 @@ class FoldChip:
     half: int
     is_open: bool
 
+    @property
+    def width(self) -> int:
+        """Width of the chip in pixels."""
+        return 2 * self.half
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -179,6 +187,7 @@ class Block:
     last: int
     height: int
     rows: tuple[Row, ...] = ()
+    ties: tuple[Tie, ...] = ()
     is_loaded: bool = False
     failed: int = 0
     waiting: int = 0
@@ -248,7 +257,6 @@ class Timeline:
     ticks: tuple[AxisTick, ...]
     folds: tuple[Fold, ...]
     chips: tuple[FoldChip, ...]
-    ties: tuple[Tie, ...]
     frames: tuple[Frame, ...]
     pending: tuple[Pending, ...]
     pending_more: int
@@ -262,6 +270,9 @@ class Timeline:
     deadline_text: str
     failed: int
     waiting: int
+    #: Keys of the first rows with something failed and something waiting, "" when there is none; and their blocks.
+    first_failed: str
+    first_waiting: str
     #: (moment, percent) of every joint of the scale.
     breaks: tuple[tuple[Micros, float], ...]
     date_text: str

@@ -46,6 +46,8 @@ class Context:
     ties_at: dict[int, str]
     #: Percent of the now line; None when the window ends before it.
     now_x: float | None
+    #: How long a step of a flow usually runs: (flow, step) to (p50, p95).
+    usual: Mapping[tuple[str, str], tuple[Micros, Micros]]
 
 
 def reach_of(instance: InstanceView, now: Micros) -> Micros:
@@ -111,11 +113,25 @@ def _step_row(index: int, lane: Lane, context: Context) -> Row:
         ties=context.ties_at.get(index, ""),
         bars=drawn.bars,
         lines=drawn.lines,
-        rects=drawn.rects,
+        rects=_usual_band(lane.instance.instance.flow, step, context),
         marks=drawn.marks,
         labels=drawn.labels,
         due=drawn.due,
     )
+
+
+def _usual_band(flow: str, step: StepView, context: Context) -> tuple[Rect, ...]:
+    """Where the run of the last attempt usually ends, p50 to p95."""
+    usual = context.usual.get((flow, step.step))
+    begun = step.attempts[-1].started_at if step.attempts else None
+    if usual is None or begun is None:
+        return ()
+    scale = context.scale
+    first, last = begun + usual[0], begun + usual[1]
+    if last <= scale.start or first >= scale.end:
+        return ()
+    x = scale.at(first)
+    return (Rect("b-exp", percent(x), percent(max(0.2, scale.at(last) - x)), y="5", height="18", rx="0"),)
 
 
 def _figure(step: StepView, until: Micros) -> str:
@@ -293,11 +309,11 @@ def owed_since(lane: Lane, now: Micros) -> Micros:
 
 
 def draw_ties(context: Context, first: int, last: int) -> tuple[Tie, ...]:
-    """Connectors of which at least one end lies in the rows `first`..`last` (places, both in)."""
+    """Connectors that end in the rows `first`..`last` (places, both in), measured from the top of the first."""
     lanes = context.lanes.lanes
     ties = []
     for number, (done, undo) in enumerate(context.lanes.undoes):
-        if not (first <= done <= last or first <= undo <= last):
+        if not first <= undo <= last:
             continue
         source, target = lanes[done], lanes[undo]
         assert source.step is not None
@@ -311,8 +327,8 @@ def draw_ties(context: Context, first: int, last: int) -> tuple[Tie, ...]:
                 css="" if settled else "owed",
                 x1=percent(context.scale.at(ended)),
                 x2=percent(context.scale.at(begins)),
-                y1=source.top + 25.5,
-                y2=target.top + 14,
+                y1=source.top - lanes[first].top + 25.5,
+                y2=target.top - lanes[first].top + 14,
             )
         )
     return tuple(ties)
