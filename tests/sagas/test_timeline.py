@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from apps.lib.micros import DAY, HOUR, MINUTE, SECOND
 from apps.sagas.timeline import Options, Timeline, build, scale
-from apps.sagas.timeline.drawing import Row
+from apps.sagas.timeline.drawing import Row, Tie
 from apps.sagas.timeline.wording import clock, span, visible
 from tests.sagas.correlation_views import at, attempt, correlation, instance, step, undo_of
 
@@ -21,6 +21,10 @@ def x(text: str) -> float:
 
 def rows_of(timeline: Timeline) -> list[Row]:
     return [row for block in timeline.blocks for row in block.rows]
+
+
+def ties_of(timeline: Timeline) -> list[Tie]:
+    return [tie for block in timeline.blocks for tie in block.ties]
 
 
 def row_named(timeline: Timeline, name: str) -> Row:
@@ -86,7 +90,7 @@ def test_the_undo_lanes_stand_under_their_axis_and_name_what_they_undo() -> None
 
 def test_a_connector_leads_from_what_was_done_to_what_undid_it() -> None:
     timeline = build(ORDER, at(100))
-    (tie,) = timeline.ties
+    (tie,) = ties_of(timeline)
     assert tie.css == ""
     assert x(tie.x1) < x(tie.x2)
     assert row_named(timeline, "charge").ties == row_named(timeline, "refund").ties == tie.key
@@ -122,7 +126,7 @@ def test_a_step_that_nothing_undoes_yet_gets_a_lane_of_its_own_with_a_dashed_con
     timeline = build(view, at(69))
     row = row_named(timeline, "undo of reserve")
     assert (row.kind, row.status, row.figure) == ("owed", "owed", "1 m 04 s")
-    assert [tie.css for tie in timeline.ties] == ["owed"]
+    assert [tie.css for tie in ties_of(timeline)] == ["owed"]
 
 
 def test_a_failed_compensation_keeps_its_connector_owed() -> None:
@@ -135,7 +139,7 @@ def test_a_failed_compensation_keeps_its_connector_owed() -> None:
         )
     )
     timeline = build(view, at(8))
-    assert [tie.css for tie in timeline.ties] == ["owed"]
+    assert [tie.css for tie in ties_of(timeline)] == ["owed"]
     assert not [row for row in rows_of(timeline) if row.kind == "owed"]
 
 
@@ -198,6 +202,14 @@ def test_steps_still_to_come_are_ghosts_right_of_now() -> None:
 
 def test_steps_never_reached_are_ghosts_that_say_so() -> None:
     assert row_named(build(ORDER, at(100)), "hand-over").figure == "not reached"
+
+
+def test_the_usual_run_of_a_step_is_a_band_from_p50_to_p95() -> None:
+    timeline = build(ORDER, at(100), usual={("order", "place"): (SECOND, 4 * SECOND)})
+    (band,) = row_named(timeline, "place").rects
+    run = row_named(timeline, "place").bars[0].parts[0]
+    assert x(band.x) == pytest.approx(x(run.x) + x(run.width) / 2, abs=0.02)
+    assert x(band.width) == pytest.approx(1.5 * x(run.width), abs=0.05)
 
 
 def test_an_ended_saga_has_no_now_line_and_does_not_grow() -> None:

@@ -1,0 +1,219 @@
+"""The page of one correlation: what is wrong in a sentence, the timeline, its events, the event being inspected.
+
+Everything on screen stands in the address. The whole page, the fragment that live updates fetch (`#correlation`) and
+the blocks of rows that a long saga loads while it is scrolled are the same view of the same data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.templatetags.static import static
+from django.views.decorators.http import require_safe
+
+from apps.lib import micros
+from apps.lib.micros import DAY, SECOND, Micros
+from apps.sagas import queries
+from apps.sagas.correlation_json import correlation_document
+from apps.sagas.correlation_view import find_correlation
+from apps.sagas.shapes import CorrelationView, InstanceView
+from apps.sagas.story import is_stuck, sum_up, tell, worst_first
+from apps.sagas.timeline import Timeline, build
+from apps.sagas.timeline.wording import visible
+from apps.web import json_text
+from apps.web.access import project_view
+from apps.web.correlation_address import TABS, Address, read_address
+from apps.web.events_shown import event_page, inspect, latest_events
+
+_LATEST = 4
+#: How much a press on + or - changes, and how far the window moves.
+_ZOOM, _PAN = 1.6, 0.25
+#: Window over which a step's usual run is taken, and how many runs make it worth showing.
+_USUAL_WINDOW, _USUAL_RUNS = DAY, 20
+_MOST_FLOWS_COMPARED = 3
+
+
+@require_safe
+@project_view
+def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
+    """The page, its live fragment, or one block of rows."""
+    project_id = request.project.pk  # type: ignore[attr-defined]
+    view = find_correlation(project_id, correlation_id) if "\0" not in correlation_id else None
+    if view is None:
+        unknown = {"shown_id": visible(correlation_id, 300), "raw_id": correlation_id}
+        return render(request, "web/correlation_unknown.html", unknown, status=404)
+    now = micros.now()
+    address = read_address(request)
+    marks = queries.watermarks(project_id, now).behind
+    context: dict[str, Any] = {
+        "now": now,
+        "view": view,
+        "address": address,
+        "sprite": static("img/icons.svg"),
+        "event_prefix": address.with_(event=None, source=None, rows=None, tab="timeline") + "&event=",
+    }
+    if request.htmx and request.GET.get("block"):  # type: ignore[attr-defined]
+        timeline = build(view, now, address.options, watermarks=marks, usual=_usual(view, now))
+        context |= _timeline_links(timeline, address) | {"block": _asked_block(timeline)}
+        return render(request, "web/_correlation_block.html", context)
+    context |= _heading(view, now, marks) | inspect(view, address) | _links(address)
+    if address.tab == "timeline":
+        timeline = build(view, now, address.options, watermarks=marks, usual=_usual(view, now))
+        context |= {"timeline": timeline, "latest": latest_events(view, address, _LATEST)}
+        context |= _timeline_links(timeline, address)
+    elif address.tab == "events":
+        context |= event_page(view, address)
+    else:
+        context["document"] = json_text.pieces(correlation_document(view, now, marks))
+    template = "web/_correlation.html" if request.htmx else "web/correlation.html"  # type: ignore[attr-defined]
+    return render(request, template, context)
+
+
+def _asked_block(timeline: Timeline) -> Any:
+    return next(block for block in timeline.blocks if block.is_loaded)
+
+
+def _usual(view: CorrelationView, now: Micros) -> dict[tuple[str, str], tuple[Micros, Micros]]:
+    """(flow, step) to p50 and p95 of its runs of the last day; nothing when that takes too long to find."""
+    usual = {}
+    flows = list(dict.fromkeys(one.instance.flow for one in view.instances))[:_MOST_FLOWS_COMPARED]
+    try:
+        for flow in flows:
+            for step in queries.step_latency(view.project_id, flow, since=now - _USUAL_WINDOW, until=now + SECOND):
+                if step.run.count >= _USUAL_RUNS and step.run.p50 is not None and step.run.p95 is not None:
+                    usual[flow, step.step] = (round(step.run.p50 * SECOND), round(step.run.p95 * SECOND))
+    except queries.ReadTooLongError:
+        return {}
+    return usual
+
+
+# The header
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLine:
+    """One flow of the correlation, as the header names it."""
+
+    flow: str
+    shown: str
+    version: str
+    style: str
+    run: str
+    status: str
+
+
+def _heading(view: CorrelationView, now: Micros, marks: Mapping[int, Micros]) -> dict[str, Any]:
+    ranked = worst_first(view, now, watermarks=marks)
+    worst = ranked[0] if ranked else None
+    stuck = [one for one in ranked if is_stuck(one, now, marks)]
+    overdue = [one.instance.deadline_at for one in stuck if one.instance.deadline_at is not None]
+    due = [one.instance.deadline_at for one in view.instances if one.instance.ended_at is None]
+    return {
+        "shown_id": visible(view.correlation_id, 300),
+        "flows": [_flow_line(one) for one in view.instances[:6]],
+        "more_flows": max(0, len(view.instances) - 6),
+        "worst": worst.instance if worst else None,
+        "title_flow": visible(worst.instance.flow, 80) if worst else "",
+        "stuck_at": min(overdue, default=None),
+        "stuck_why": _why_stuck(stuck[0]) if stuck else "",
+        "next_deadline": None if stuck else min((at for at in due if at is not None), default=None),
+        "story": tell(view, now, watermarks=marks),
+        "sums": sum_up(view, now),
+        "attributes": _attributes(view),
+        "dead_letters": sum(one.instance.dead_letter_count for one in view.instances),
+        "annotations": sorted({visible(note, 60) for one in view.instances for note in one.instance.annotations}),
+    }
+
+
+def _flow_line(one: InstanceView) -> FlowLine:
+    row = one.instance
+    version = visible(row.flow_version, 24)
+    return FlowLine(
+        flow=row.flow,
+        shown=visible(row.flow, 80),
+        version=f"v{version}" if version[:1].isdigit() else version,
+        style=row.style or "discovered",
+        run=visible(row.run_id, 40),
+        status=row.status,
+    )
+
+
+def _why_stuck(one: InstanceView) -> str:
+    waits = visible(one.instance.waiting_for or "an event", 80)
+    return f"waiting for {waits} ({visible(one.instance.deadline_reason or 'deadline', 120)})"
+
+
+def _attributes(view: CorrelationView) -> list[tuple[str, str]]:
+    """A few small facts to recognise the transaction by."""
+    found: dict[str, str] = {}
+    for one in view.instances:
+        for name, value in (one.instance.attributes or {}).items():
+            if len(found) < 5 and len(str(value)) <= 40:
+                found.setdefault(visible(str(name), 40), visible(str(value), 40))
+    return list(found.items())
+
+
+# The timeline's links: everything works without script
+
+
+def _links(address: Address) -> dict[str, Any]:
+    return {
+        "tab_links": {
+            tab: address.with_(tab=None if tab == "timeline" else tab, cursor=None, end=None) for tab in TABS
+        },
+        "close_link": address.with_(event=None, source=None),
+        "here": address.with_(),
+    }
+
+
+def _timeline_links(timeline: Timeline, address: Address) -> dict[str, Any]:
+    start, end = timeline.start, timeline.end
+    length = end - start
+    return {
+        "fold_link": address.with_(fold="0" if address.options.is_folded else None, open=None),
+        "zoom_in_link": address.with_(**_middle(timeline)),
+        "zoom_out_link": address.with_(**_around(timeline, (start + end) // 2, round(length * _ZOOM))),
+        "fit_link": address.with_(**{"from": None, "to": None}),
+        "earlier_link": address.with_(**_around(timeline, (start + end) // 2 - round(length * _PAN), length)),
+        "later_link": address.with_(**_around(timeline, (start + end) // 2 + round(length * _PAN), length)),
+        "fold_links": {chip.key: address.with_(open=_toggled(address, chip.key)) for chip in timeline.chips},
+        "shut_links": _shut_links(timeline, address),
+        "breaks": " ".join(f"{moment}:{place:.3f}" for moment, place in timeline.breaks),
+        "rows_prefix": address.with_(rows=None) + ("&" if address.with_(rows=None) != "?" else ""),
+    }
+
+
+def _middle(timeline: Timeline) -> dict[str, int]:
+    """The middle of what is drawn, folds as narrow as they are drawn."""
+    half = 50 / _ZOOM
+    return {"from": _moment_at(timeline, 50 - half), "to": _moment_at(timeline, 50 + half)}
+
+
+def _moment_at(timeline: Timeline, x: float) -> Micros:
+    breaks = timeline.breaks
+    for (t0, x0), (t1, x1) in pairwise(breaks):
+        if x <= x1 and x1 > x0:
+            return t0 + round((t1 - t0) * max(0.0, x - x0) / (x1 - x0))
+    return breaks[-1][0]
+
+
+def _around(timeline: Timeline, centre: Micros, length: int) -> dict[str, int | None]:
+    whole = timeline.whole_end - timeline.whole_start
+    if length >= whole:
+        return {"from": None, "to": None}
+    start = min(max(timeline.whole_start, centre - length // 2), timeline.whole_end - length)
+    return {"from": start, "to": start + length}
+
+
+def _toggled(address: Address, key: Micros) -> str:
+    return ",".join(str(one) for one in sorted(set(address.options.opened) ^ {key}))
+
+
+def _shut_links(timeline: Timeline, address: Address) -> dict[str, str]:
+    heads = [row.instance_id for block in timeline.blocks for row in block.rows if row.instance_id]
+    return {one: address.with_(shut=",".join(sorted(set(address.options.shut) ^ {one}))) for one in heads}
