@@ -1,0 +1,66 @@
+"""Engines' own history documents: what a format of this kind takes and gives. Pure.
+
+A history grows. Each of its entries therefore becomes an event whose id and body follow from that entry and from what
+came before it, never from what comes after: importing a longer history later adds only what is new.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from apps.ingest.formats.decoding import Decoded
+from apps.sagas.events import Micros, SagaEvent, digest_of
+
+#: Names of steps that undo something, where an engine has no means of its own to say so.
+COMPENSATION_NAMES = r"(?i)^(compensate|undo|rollback|roll_back|revert|reverse|cancel|refund|release|void)"
+
+
+class HistoryOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a source wants its histories read; every field has a default that works."""
+
+    #: The correlation ID of everything in the document; None = by the other options, else the engine's own id.
+    correlation_id: str | None = None
+    #: JSONPath into the workflow's input, e.g. `$.order.id`.
+    correlation_path: str | None = None
+    #: Name of a memo entry, search attribute, header or variable that holds it.
+    correlation_key: str | None = None
+    #: The flow's name; None = the engine's name of the workflow.
+    flow: str | None = None
+    #: Which of several engines of one kind it is: namespace, domain, cluster, account …; part of every event id.
+    namespace: str | None = None
+    #: Workflow and run, for documents that do not name themselves.
+    workflow_id: str | None = None
+    run_id: str | None = None
+    #: Steps whose name matches undo something ("" = none do).
+    compensation_names: str = COMPENSATION_NAMES
+    #: What a compensation undoes: step → forward step. Others undo `*`.
+    compensations: Mapping[str, str] = {}
+
+    def compensates(self, step: str) -> str | None:
+        """What `step` undoes by this configuration; None for a forward step."""
+        if (forward := self.compensations.get(step)) is not None:
+            return forward
+        if self.compensation_names and re.search(self.compensation_names, step):
+            return "*"
+        return None
+
+
+class HistoryError(ValueError):
+    """The document is not what the format expects; the message names the format, the place and the reason."""
+
+
+#: A history format: the parsed document, the options, the time of receipt. Raises HistoryError when nothing can be
+#: made of it; an entry that cannot be read becomes a rejection and the others stay.
+HistoryDecoder = Callable[[Any, HistoryOptions, Micros], Decoded]
+
+
+def with_digest(event: SagaEvent) -> SagaEvent:
+    """The event with the digest of all that it says, `received_at` apart."""
+    body = msgspec.to_builtins(event)
+    body.pop("received_at")
+    body.pop("digest")
+    return msgspec.structs.replace(event, digest=digest_of(body))
