@@ -7,6 +7,7 @@ templates.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -49,14 +50,15 @@ class Message:
     facts: list[tuple[str, str]] = field(default_factory=list)
     incident: dict[str, Any] | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> str:
         """For the delivery's row."""
-        return asdict(self)
+        return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> Message:
+    def from_json(cls, stored: str) -> Message:
         """The reverse of `to_json`."""
-        return cls(**{**stored, "facts": [(label, value) for label, value in stored["facts"]]})
+        facts = json.loads(stored)
+        return cls(**{**facts, "facts": [(label, value) for label, value in facts["facts"]]})
 
     @property
     def is_good_news(self) -> bool:

@@ -213,8 +213,8 @@ class Delivery(models.Model):
     status = models.CharField(max_length=16, choices=DeliveryStatus.choices, default=DeliveryStatus.PENDING)
     created_at = models.BigIntegerField()
     due_at = models.BigIntegerField()
-    #: What is said, fixed by the first try so that every try says the same; see `messages`.
-    message = models.JSONField(null=True)
+    #: What is said as JSON text, fixed by the first try so that every try says the same, byte for byte.
+    message = models.TextField(null=True)
     tries = models.IntegerField(default=0)
     first_tried_at = models.BigIntegerField(null=True)
     #: Who is sending it now (random per claim), and until when nobody else may.

@@ -34,8 +34,9 @@ def stuck(world: World, hook: Target) -> World:
     return world
 
 
-def only() -> Delivery:
-    return Delivery.objects.get()
+def first() -> Delivery:
+    """The message that was made first."""
+    return Delivery.objects.earliest("pk")
 
 
 def test_a_webhook_is_signed_by_the_standard_and_says_what_is_wrong(stuck: World, hook: Target) -> None:
@@ -45,15 +46,15 @@ def test_a_webhook_is_signed_by_the_standard_and_says_what_is_wrong(stuck: World
     (request,) = hook.requests
     Webhook(signing_secret(Receiver.objects.get())).verify(request.body, request.headers)
     assert request.headers["content-type"] == "application/json"
-    assert request.id == only().message_id
+    assert request.id == first().message_id
     assert request.json["type"] == "incident.opened"
-    assert request.json["timestamp"] == "2026-11-19T14:30:32.000000Z"
+    assert request.json["timestamp"].startswith("2026-11-19T14:30:32.")
     data = request.json["data"]
     assert data["message"].startswith("2 order-fulfilment sagas wait for charge-payment")
     assert data["url"] == "http://127.0.0.1:8000/incidents/1?project=shop"
     assert data["incident"]["sample"] == ["order-1", "order-2"]
     assert data["incident"]["status"] == "open"
-    assert (only().status, only().finished_at) == ("sent", only().log.get().at)
+    assert (first().status, first().finished_at) == ("sent", first().log.get().at)
 
 
 def test_delivering_again_sends_nothing_twice(stuck: World, hook: Target) -> None:
@@ -78,19 +79,19 @@ def test_a_failed_try_is_repeated_with_the_same_id_and_words_and_growing_waits(s
     waits = []
     for _ in range(12):
         deliver_due(moment)
-        waits.append(only().due_at - only().log.order_by("-number")[0].at)
-        moment = only().due_at
-        stuck.start(f"more-{moment}", seconds=1)
+        waits.append(first().due_at - first().log.order_by("-number")[0].at)
+        moment = first().due_at
+        stuck.start(f"more-{moment}", seconds=1, service="payments")
         stuck.sweep((moment - at(0)) / micros.SECOND)
     planned = [min(FIRST_WAIT * 2**number, LONGEST_WAIT) for number in range(12)]
     assert waits == pytest.approx(planned, abs=micros.SECOND)
     assert len({request.id for request in hook.requests}) == 1
     assert len({request.body for request in hook.requests}) == 1
-    assert [one.http_status for one in only().log.order_by("number")] == [500] * 12
+    assert [one.http_status for one in first().log.order_by("number")] == [500] * 12
 
     hook.reply = answer(204)
     deliver_due(moment)
-    assert (only().status, only().tries) == ("sent", 13)
+    assert (first().status, first().tries) == ("sent", 13)
     assert Receiver.objects.get().failing_since is None
 
 
@@ -108,14 +109,13 @@ def test_after_a_day_a_delivery_is_given_up_and_its_receiver_switched_off_and_ot
 ) -> None:
     hook.reply = answer(500)
     moment = at(32)
-    while only().status == "pending":
+    while first().status == "pending":
         deliver_due(moment)
-        moment = max(only().due_at, moment + 1)
-        if only().tries == 3:
+        moment = max(first().due_at, moment + 1)
+        if first().tries == 3:
             stuck.receiver("second", url=hook.url)
-    first = Delivery.objects.get(incident__isnull=False)
-    assert first.status == "given_up"
-    tries = list(first.log.order_by("number"))
+    assert first().status == "given_up"
+    tries = list(first().log.order_by("number"))
     assert 15 <= len(tries) <= 20
     assert GIVE_UP_AFTER - LONGEST_WAIT * 1.2 <= tries[-1].at - tries[0].at <= GIVE_UP_AFTER + micros.MINUTE
     receiver = Receiver.objects.get(name="hook")
@@ -134,7 +134,7 @@ def test_a_target_that_is_gone_switches_its_receiver_off_at_once(stuck: World, h
     hook.reply = answer(410)
     deliver_due(at(32))
     receiver = Receiver.objects.get()
-    assert (only().status, receiver.is_enabled) == ("given_up", False)
+    assert (first().status, receiver.is_enabled) == ("given_up", False)
     assert "410" in receiver.disabled_reason
 
     delivery.enable(receiver)
@@ -148,7 +148,7 @@ def test_a_target_that_is_gone_switches_its_receiver_off_at_once(stuck: World, h
 def test_a_target_may_ask_for_time(stuck: World, hook: Target) -> None:
     hook.reply = answer(429, retry_after="120")
     deliver_due(at(32))
-    assert only().due_at - only().log.get().at == 120 * micros.SECOND
+    assert first().due_at - first().log.get().at == 120 * micros.SECOND
 
 
 @pytest.mark.parametrize("status", [301, 302, 307])
@@ -157,7 +157,7 @@ def test_redirects_are_not_followed(stuck: World, hook: Target, status: int) -> 
         hook.reply = answer(status, location=elsewhere.url)
         deliver_due(at(32))
         assert elsewhere.requests == []
-    assert only().detail == f"answered {status}: redirects are not followed"
+    assert first().detail == f"answered {status}: redirects are not followed"
 
 
 def test_after_a_rotation_both_secrets_sign_for_a_day(stuck: World, hook: Target) -> None:
@@ -189,9 +189,9 @@ def test_a_test_message_is_tried_once_and_answers_at_once(world: World, hook: Ta
 
 def test_a_finished_delivery_can_be_sent_again_with_the_same_id(stuck: World, hook: Target) -> None:
     deliver_due(at(32))
-    assert delivery.send_again(stuck.project.pk, only().message_id, at(40))
-    assert not delivery.send_again(stuck.project.pk, only().message_id, at(40))
-    assert not delivery.send_again(World.create("other").project.pk, only().message_id, at(40))
+    assert delivery.send_again(stuck.project.pk, first().message_id, at(40))
+    assert not delivery.send_again(stuck.project.pk, first().message_id, at(40))
+    assert not delivery.send_again(World.create("other").project.pk, first().message_id, at(40))
     deliver_due(at(41))
     assert len(hook.requests) == 2
     assert len({request.id for request in hook.requests}) == 1
@@ -200,7 +200,7 @@ def test_a_finished_delivery_can_be_sent_again_with_the_same_id(stuck: World, ho
 def test_a_sender_that_was_killed_leaves_its_delivery_to_the_next_one(stuck: World, hook: Target) -> None:
     (claimed,) = claim_due(at(32), 10)
 
-    assert deliver_due(at(32) + LEASE - 1).sent == 0
+    assert deliver_due(at(32) + LEASE - 5 * micros.SECOND).sent == 0
     assert deliver_due(at(32) + LEASE).sent == 1
 
     assert hook.requests[0].id == claimed.message.id
@@ -260,8 +260,8 @@ def test_settings_that_cannot_be_decrypted_any_more_are_given_up_visibly(
 ) -> None:
     settings.SECRET_KEY = "another key altogether"  # type: ignore[attr-defined]
     deliver_due(at(32))
-    assert only().status == "given_up"
-    assert "cannot be read with the present keys" in only().detail
+    assert first().status == "given_up"
+    assert "cannot be read with the present keys" in first().detail
     assert hook.requests == []
 
 

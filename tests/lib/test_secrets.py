@@ -19,7 +19,7 @@ def test_what_is_encrypted_can_be_read_again_and_not_by_looking() -> None:
 
 def test_a_changed_token_or_an_unknown_key_is_said(settings: Any) -> None:
     token = secrets.encrypt("x")
-    for changed in (token[:-4] + "AAAA", "", "ü", token + "x"):
+    for changed in (token[:-4] + "AAAA", "", "ü", token[1:]):
         with pytest.raises(UnreadableSecretError):
             secrets.decrypt(changed)
     settings.SECRET_KEY = "other"

@@ -65,8 +65,8 @@ def groups(selection: Selection) -> list[Group]:
     statement = f"""
         SELECT flow, {selection.step} AS step, error_fingerprint, {selection.service} AS service,
                count(*), min({selection.since}) AS since,
-               (array_agg(correlation_id ORDER BY {selection.since}, id))[1:{SAMPLE_SIZE}],
-               (array_agg(coalesce(deadline_reason, '') ORDER BY {selection.since}, id))[1]
+               (array_agg(correlation_id ORDER BY {selection.since}, correlation_id))[1:{SAMPLE_SIZE}],
+               (array_agg(coalesce(deadline_reason, '') ORDER BY {selection.since}, correlation_id))[1]
           FROM instance
          WHERE {selection.where}
          GROUP BY 1, 2, 3, 4
