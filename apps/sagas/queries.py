@@ -25,7 +25,8 @@ from apps.projects.models import Source
 from apps.sagas.conditions import Condition, condition_of
 from apps.sagas.events import SagaEvent
 from apps.sagas.latency import FlowSummary, Quantiles, StepLatency, flow_summaries, step_latency
-from apps.sagas.models import Instance, Reprojection
+from apps.sagas.locking import shard_of
+from apps.sagas.models import Correlation, Instance, Reprojection
 from apps.sagas.overview import Overview, OwedEntry, StuckCause, overview, status_counts, stuck_causes
 from apps.sagas.query import Query, to_text
 from apps.sagas.query_keys import STATUSES
@@ -303,11 +304,12 @@ def _tallies(project_id: int, now: Micros) -> dict[int, tuple[Micros | None, Mic
 
 
 def _correlation_key(project_id: int, correlation_id: str) -> tuple[int, UUID] | None:
-    """(shard, UUID) of a correlation. Every one with events has an instance, which its ID finds without the shard."""
+    """(shard, UUID) of a correlation."""
     if "\0" in correlation_id:
         return None
-    found = Instance.objects.filter(project_id=project_id, correlation_id=correlation_id)
-    return found.values_list("shard", "correlation_uuid").first()
+    shard = shard_of(project_id, correlation_id)
+    found = Correlation.objects.filter(shard=shard, project_id=project_id, correlation_id=correlation_id)
+    return found.values_list("shard", "id").first()
 
 
 def _rows(condition: Condition, order: Order, position: Position | None, limit: int) -> list[Instance]:

@@ -1,0 +1,256 @@
+"""The API described: what ninja knows of our routes, completed by what it cannot know.
+
+Errors are problems by media type; bodies that we read ourselves and streams are described here; `POST /events` is
+served by the ingest door, and its limits are published with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from ninja import NinjaAPI
+from ninja.openapi.schema import OpenAPISchema
+
+from apps.api.problems import MEDIA_TYPE
+from apps.api.schemas import IngestCounts, Problem
+from apps.ingest.strict_json import Limits
+from apps.sagas.definition_text import MAX_BYTES
+
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
+_COUNTS = {"$ref": "#/components/schemas/IngestCounts"}
+_EVENT = {"$ref": "#/components/schemas/CloudEvent"}
+_STATUS_TEXTS = {
+    "200": "OK",
+    "201": "Made",
+    "204": "Done, nothing to say",
+    "400": "The request or its cursor cannot be read",
+    "401": "No valid token, nobody signed in",
+    "403": "The token's scope or the role does not allow it",
+    "404": "There is no such thing in this project",
+    "405": "Another method; see the Allow header",
+    "412": "Changed in the meantime",
+    "413": "The body is too large",
+    "415": "The media type, charset or content encoding is not one of those named",
+    "422": "A parameter, the query or the body is wrong; the problem says where",
+    "500": "Our fault; it has been logged",
+    "503": "Cannot be answered now, or the query took too long; see Retry-After",
+}
+
+
+class OpenAPIDocument(OpenAPISchema):
+    """The whole document."""
+
+    def __init__(self, api: NinjaAPI, path_prefix: str) -> None:
+        super().__init__(api, path_prefix)
+        self.path_prefix = path_prefix
+        schemas = self["components"]["schemas"]
+        schemas.setdefault("Problem", Problem.model_json_schema(ref_template="#/components/schemas/{model}"))
+        counts = IngestCounts.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(counts.pop("$defs", {}))
+        schemas["IngestCounts"] = counts
+        schemas["CloudEvent"] = _cloud_event()
+        schemas["FlowDefinition"] = _flow_definition()
+        self["components"]["securitySchemes"]["BearerToken"] = {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A token with the scope that the route names: ingest, read or operate.",
+        }
+        paths = self["paths"]
+        for operations in paths.values():
+            for operation in operations.values():
+                _tidy(operation)
+        root = "/" + path_prefix.strip("/")
+        _describe_flows(paths[f"{root}/flows/{{name}}"])
+        _describe_incidents(paths, f"{root}/incidents/{{number}}")
+        _describe_export(paths, root)
+        paths[f"{root}/events"] = {"post": _ingest()}
+
+
+def _tidy(operation: dict[str, Any]) -> None:
+    """Say in words what each status means, and that errors are problems."""
+    responses = operation["responses"]
+    for key in list(responses):
+        status = str(key)
+        response = responses.pop(key)
+        response["description"] = _STATUS_TEXTS.get(status, "")
+        if int(status) >= 400:
+            response["content"] = {MEDIA_TYPE: {"schema": _PROBLEM}}
+        responses[status] = response
+
+
+def _describe_flows(operations: dict[str, Any]) -> None:
+    definition = {"schema": {"$ref": "#/components/schemas/FlowDefinition"}}
+    yaml = {"schema": {"type": "string"}}
+    operations["get"]["responses"]["200"]["content"] = {"application/json": definition, "application/yaml": yaml}
+    for status in ("200", "201"):
+        operations["put"]["responses"][status]["content"] = {"application/json": definition}
+    operations["put"]["requestBody"] = {
+        "required": True,
+        "description": f"The definition, UTF-8, at most {MAX_BYTES} bytes.",
+        "content": {"application/yaml": yaml, "application/json": definition},
+    }
+    if_match = {
+        "in": "header",
+        "name": "If-Match",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": "The ETag of the definition that must still be there; else 412.",
+    }
+    for method in ("put", "delete"):
+        operations[method].setdefault("parameters", []).append(if_match)
+
+
+def _describe_incidents(paths: dict[str, Any], root: str) -> None:
+    paths[f"{root}/snooze"]["post"]["requestBody"] = {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "until": {"type": "string", "format": "date-time"},
+                        "duration": {"type": "string", "examples": ["4h"]},
+                    },
+                    "description": "One of the two.",
+                }
+            }
+        },
+    }
+    paths[f"{root}/resolve"]["post"]["requestBody"] = {
+        "required": False,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"note": {"type": "string", "maxLength": 2000}},
+                }
+            }
+        },
+    }
+
+
+def _describe_export(paths: dict[str, Any], root: str) -> None:
+    for ending, kind in (("csv", "text/csv"), ("ndjson", "application/x-ndjson")):
+        content = {kind: {"schema": {"type": "string"}}}
+        paths[f"{root}/export.{ending}"]["get"]["responses"]["200"]["content"] = content
+
+
+def _ingest() -> dict[str, Any]:
+    limits = Limits(items=settings.INGEST_MAX_ITEMS, item_bytes=settings.INGEST_MAX_EVENT_BYTES)
+    published = {
+        "body_bytes": settings.INGEST_MAX_BODY_BYTES,
+        "items": limits.items,
+        "event_bytes": limits.item_bytes,
+        "depth": limits.depth,
+        "values_per_event": limits.nodes,
+        "key_bytes": limits.key_bytes,
+        "string_bytes": limits.string_bytes,
+    }
+    counts = {"application/json": {"schema": _COUNTS}}
+    problem = {MEDIA_TYPE: {"schema": _PROBLEM}}
+    statuses = ("400", "401", "403", "405", "413", "415", "500", "503")
+    return {
+        "operationId": "ingest_events",
+        "summary": "Send events",
+        "description": "CloudEvents 1.0, structured, batch or binary (attributes as `ce-` headers), or NDJSON; gzip is"
+        " understood. Answers after commit. Events are identified by source and id: sending them again is harmless."
+        f" Limits: body {published['body_bytes']} bytes unpacked, {published['items']} items,"
+        f" {published['event_bytes']} bytes and {published['values_per_event']} values per event, depth"
+        f" {published['depth']}; longer strings than {published['string_bytes']} bytes are cut.",
+        "tags": ["Ingest"],
+        "security": [{"BearerToken": []}],
+        "x-limits": published,
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/cloudevents+json": {"schema": _EVENT},
+                "application/cloudevents-batch+json": {"schema": {"type": "array", "items": _EVENT}},
+                "application/json": {"schema": {"oneOf": [_EVENT, {"type": "array", "items": _EVENT}]}},
+                "application/x-ndjson": {"schema": {"type": "string"}},
+            },
+        },
+        "responses": {
+            "200": {"description": "At least one item is good, or there was none", "content": counts},
+            **{status: {"description": _STATUS_TEXTS[status], "content": problem} for status in statuses},
+            "422": {"description": "No item is good; nothing was stored", "content": counts},
+        },
+    }
+
+
+def _cloud_event() -> dict[str, Any]:
+    text = {"type": "string"}
+    optional = {
+        "subject": "what it is about",
+        "datacontenttype": "media type of data",
+        "dataschema": "schema of data",
+        "correlationid": "the business transaction that it belongs to",
+        "causationid": "ids of the events that caused it, separated by commas",
+        "traceparent": "W3C trace context",
+        "sequence": "the source's own order",
+        "sagaflow": "flow",
+        "sagaflowversion": "version of the flow",
+        "sagarun": "run, where a correlation runs a flow more than once",
+        "sagastep": "step",
+        "sagastepid": "tells executions of one step apart",
+        "sagakind": "saga.started, step.completed …",
+        "sagacompensates": "the step or step id that this step undoes",
+        "sagaservice": "who did it",
+        "sagaerror": "short error text",
+        "idempotencykey": "the producer's key for one effect",
+    }
+    moments = {name: {"type": "string", "format": "date-time"} for name in ("time", "recordedtime", "expirytime")}
+    return {
+        "type": "object",
+        "description": "A CloudEvents 1.0 event with Sagascope's extension attributes; docs/event-format.md says more.",
+        "required": ["specversion", "id", "source", "type"],
+        "properties": {
+            "specversion": {"type": "string", "const": "1.0"},
+            **dict.fromkeys(("id", "source", "type"), text),
+            **moments,
+            **{name: {**text, "description": meaning} for name, meaning in optional.items()},
+            "sagaattempt": {"type": "integer", "minimum": 1},
+            "data": {},
+            "data_base64": {"type": "string", "contentEncoding": "base64"},
+        },
+    }
+
+
+def _flow_definition() -> dict[str, Any]:
+    types = {"type": "array", "items": {"type": "string"}}
+    work = {
+        "name": {"type": "string"},
+        "service": {"type": "string"},
+        "starts_on": types,
+        "completes_on": types,
+        "fails_on": types,
+        "deadline": {"type": "string", "pattern": r"^\d+(ms|s|m|h|d)$"},
+        "max_attempts": {"type": "integer", "minimum": 1},
+    }
+    undo = {"type": "object", "required": ["name"], "properties": work, "additionalProperties": False}
+    step = {
+        "type": "object",
+        "required": ["name"],
+        "additionalProperties": False,
+        "properties": {
+            **work,
+            "role": {"enum": ["compensable", "pivot", "retriable"]},
+            "compensation": undo,
+        },
+    }
+    return {
+        "type": "object",
+        "required": ["flow"],
+        "additionalProperties": False,
+        "properties": {
+            "flow": {"type": "string"},
+            "version": {"type": ["string", "integer"]},
+            "style": {"enum": ["orchestration", "choreography", "hybrid"]},
+            "deadline": work["deadline"],
+            "ends_on": types,
+            "compensation_order": {"enum": ["partial", "strict", "none"]},
+            "steps": {"type": "array", "items": step},
+        },
+    }

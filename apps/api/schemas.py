@@ -1,0 +1,272 @@
+"""The shapes of `shapes`, described for OpenAPI. Answers do not pass through these models: the tests compare both."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from ninja import Schema
+from pydantic import ConfigDict, Field
+
+from apps.sagas.query_keys import COMPENSATION_STATES, STATUSES
+
+T = TypeVar("T")
+
+Status = Literal["running", "compensating", "completed", "compensated", "failed", "cancelled", "timed_out"]
+CompensationState = Literal["none", "owed", "running", "complete", "partial", "failed"]
+StepStatus = Literal["scheduled", "running", "retrying", "completed", "failed", "timed_out", "cancelled", "skipped"]
+Outcome = Literal["completed", "failed", "timed_out", "cancelled"]
+
+assert Status.__args__ == STATUSES  # type: ignore[attr-defined]
+assert CompensationState.__args__ == COMPENSATION_STATES  # type: ignore[attr-defined]
+
+
+class ProblemDetail(Schema):
+    """One of several things that are wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    parameter: str | None = None
+    line: int | None = None
+    field: str | None = None
+    detail: str
+
+
+class Problem(Schema):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str = Field(description="For programs: never changes its meaning.")
+    detail: str = Field(description="For people.")
+    parameter: str | None = Field(None, description="The query parameter that is wrong.")
+    position: int | None = Field(None, description="The 0-based character of the query where it goes wrong.")
+    errors: list[ProblemDetail] | None = None
+
+
+class Paged(Schema, Generic[T]):
+    """A part of a list; `next_cursor` is null at its end."""
+
+    items: list[T]
+    next_cursor: str | None
+    previous_cursor: str | None
+
+
+class InstanceOut(Schema):
+    """One run of one flow inside a correlation."""
+
+    id: str
+    correlation_id: str
+    flow: str
+    flow_version: str | None
+    run_id: str = Field(description='"" when the flow runs once in its correlation')
+    style: str | None
+    status: Status
+    stuck: bool = Field(description="open, and its deadline has passed by its source's watermark")
+    stuck_since: datetime | None
+    waiting_for: str | None
+    deadline_at: datetime | None
+    deadline_reason: str | None
+    started_at: datetime
+    last_event_at: datetime
+    ended_at: datetime | None
+    duration_seconds: float | None
+    current_steps: list[str]
+    event_count: int
+    retry_count: int
+    compensation_state: CompensationState
+    dead_letter_count: int
+    finding_count: int
+
+
+class AttemptOut(Schema):
+    """One try of a step."""
+
+    number: int
+    scheduled_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    outcome: Outcome | None
+    error: str | None
+
+
+class StepOut(Schema):
+    """A step execution."""
+
+    step: str
+    step_id: str | None
+    service: str | None
+    status: StepStatus
+    wait_seconds: float | None
+    run_seconds: float | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    compensates: str | None
+    compensated_by: list[str]
+    inferred: bool
+    attempts: list[AttemptOut]
+
+
+class InstanceWithSteps(InstanceOut):
+    """An instance with its step executions, earliest first."""
+
+    steps: list[StepOut]
+
+
+class CorrelationOut(Schema):
+    """One business transaction."""
+
+    correlation_id: str
+    event_count: int
+    instances: list[InstanceWithSteps]
+
+
+class EventOut(Schema):
+    """An event as it was accepted. `kind` and `step` are null where the event itself does not say."""
+
+    event_id: str
+    source: str
+    type: str
+    kind: str | None
+    step: str | None
+    step_id: str | None
+    attempt: int | None
+    occurred_at: datetime
+    received_at: datetime
+    sequence: str | None
+    causation_ids: list[str]
+    time_quality: Literal["exact", "inferred", "received"]
+    data: Any = Field(None, description="the payload; text where it was cut when it was stored")
+
+
+class Percentiles(Schema):
+    """Percentiles in seconds, within 2.5 %; null where nothing was measured."""
+
+    count: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class FlowOut(Schema):
+    """A flow with the last hour's instances and what stands now."""
+
+    name: str
+    version: str | None = Field(description="newest declared version; null when the flow is only discovered")
+    style: str | None
+    started: int
+    completed: int
+    failed: int
+    compensated: int
+    failure_rate: float | None
+    duration_seconds: Percentiles
+    open_count: int
+    stuck_count: int
+
+
+class StepLatencyOut(Schema):
+    """A step of a flow in a window. Counts are of attempts, rates from 0 to 1."""
+
+    step: str
+    count: int
+    completed: int
+    failed: int
+    timed_out: int
+    cancelled: int
+    retried: int
+    wait_seconds: Percentiles = Field(description="from scheduled to started")
+    run_seconds: Percentiles = Field(description="from started to ended")
+    retry_rate: float | None
+    failure_rate: float | None
+    compensation_rate: float | None
+
+
+class IncidentOut(Schema):
+    """A condition that people are told about."""
+
+    id: int
+    rule: str
+    severity: str
+    status: Literal["open", "acknowledged", "snoozed", "resolved"]
+    fingerprint: str
+    title: str
+    flow: str | None
+    step: str | None
+    service: str | None
+    cause: str
+    instance_count: int
+    peak_count: int
+    sample: list[str]
+    since: datetime
+    opened_at: datetime
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
+    snoozed_until: datetime | None
+    resolved_at: datetime | None
+    resolved_by: str | None
+
+
+class SourceOut(Schema):
+    """A connected system and what it sent."""
+
+    id: int
+    name: str
+    kind: Literal["http", "consumer", "poller"]
+    system: str | None
+    is_active: bool
+    last_seen_at: datetime | None
+    last_event_at: datetime | None
+    watermark_at: datetime | None = Field(description="what lateness is judged by; null before the first poll")
+    lag: int | None
+    accepted: int
+    duplicates: int
+    conflicts: int
+    rejected: int
+
+
+class RejectedEventOut(Schema):
+    """An item that was refused, and why."""
+
+    id: int
+    source: str
+    received_at: datetime
+    index: int
+    event_id: str | None
+    code: str
+    detail: str
+    excerpt: str
+
+
+class ReprojectionOut(Schema):
+    """A run over the past after a change of what events mean; `done` of `total` correlations."""
+
+    id: int
+    reason: str
+    created_at: datetime
+    finished_at: datetime | None
+    total: int
+    done: int
+    error: str | None
+
+
+class RejectedItem(Schema):
+    """An item of an ingest request that was not stored."""
+
+    index: int
+    id: str | None
+    code: str
+    detail: str
+
+
+class IngestCounts(Schema):
+    """What became of the items of one ingest request."""
+
+    accepted: int
+    duplicates: int
+    rejected: list[RejectedItem]
+
+
+def errors(*statuses: int) -> dict[int, type[Problem]]:
+    """The error answers of a route: those given, and what every route can answer."""
+    return dict.fromkeys(sorted({*statuses, 401, 403, 405, 422, 500, 503}), Problem)

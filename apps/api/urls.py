@@ -1,0 +1,56 @@
+"""The REST API, mounted below /api/v1/. `GET /openapi.json` describes it; `POST /events` is the ingest door's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, URLResolver, path, re_path
+from django.views.decorators.csrf import csrf_exempt
+from ninja import NinjaAPI
+
+from apps.api import export, flows, incidents, problems, reading
+from apps.api.openapi import OpenAPIDocument
+
+
+class SagascopeAPI(NinjaAPI):
+    """Our routes with a complete description."""
+
+    def get_openapi_schema(self, *, path_prefix: str | None = None, path_params: Any = None) -> OpenAPIDocument:
+        """The OpenAPI document."""
+        return OpenAPIDocument(self, self.get_root_path(path_params or {}) if path_prefix is None else path_prefix)
+
+    def get_openapi_operation_id(self, operation: Any) -> str:
+        """Named after what it does: list_instances, save_flow."""
+        return str(operation.view_func.__name__)
+
+
+api = SagascopeAPI(
+    title="Sagascope",
+    version="1",
+    description="Where is this saga, what is it waiting for, and has everything that must be undone been undone?",
+    docs_url=None,
+    urls_namespace="api",
+)
+problems.install(api)
+api.add_router("", reading.router)
+api.add_router("", flows.router)
+api.add_router("", incidents.router)
+api.add_router("", export.router)
+
+
+@csrf_exempt
+def unknown(request: HttpRequest) -> HttpResponse:
+    """Anything else below the API: a problem, never a page."""
+    return problems.response_of(problems.ProblemError(404))
+
+
+routes, _, namespace = api.urls
+for route in routes:
+    if isinstance(route, URLPattern):
+        route.callback = problems.translated(route.callback)
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", (routes, "ninja", namespace)),
+    re_path(r"^", unknown),
+]
