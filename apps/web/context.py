@@ -7,6 +7,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
+from apps.alerts.queries import count_unresolved
 from apps.lib import micros
 from apps.projects.models import Role
 from apps.web.access import may
@@ -35,18 +36,23 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "choices": [choice for choice, _ in request.choices],  # type: ignore[attr-defined]
         "may_operate": may(role, Role.OPERATOR.value),
         "may_administer": may(role, Role.ADMIN.value),
-        "navigation": _navigation(request),
+        "navigation": _navigation(request, project.pk),
     }
 
 
-def _navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """The main navigation: where each entry leads, and whether the reader is there."""
+def _navigation(request: HttpRequest, project_id: int) -> list[dict[str, Any]]:
+    """The main navigation: where each entry leads, whether the reader is there, and how many incidents there are."""
+    if request.htmx:  # type: ignore[attr-defined]  # fragments have none
+        return []
     here = request.resolver_match.url_name if request.resolver_match else ""
     return [
         {
             "url": reverse(f"web:{name}"),
             "name": name,
             "label": label,
+            "count": count_unresolved(project_id) if name == "incidents" else 0,
+            "counted": "unresolved",
+            "tone": "bad",
             "is_current": here == name or here in below or (name == "settings" and here.startswith("settings")),
         }
         for name, label, below in _ENTRIES

@@ -115,7 +115,7 @@ function countTimes(within) {
 
 const SLOW = 15000;
 const POLL = 5000;
-const GAP = 500;
+const GAP = 250;
 const live = { socket: null, isOpen: false, hasFailed: false, lastAt: Date.now(), startedAt: 0, cost: 0, pending: 0, timer: 0, retry: 0 };
 
 function isBusy(fragment) {
@@ -137,11 +137,11 @@ function refresh() {
   }
 }
 
-// The first tick is followed at once; a burst is followed at most every GAP, and never faster than three times what
+// The first tick is followed at once; a burst is followed at most every GAP, and never faster than four times what
 // one look costs the server.
 function refreshSoon() {
   if (live.timer) return;
-  const wait = Math.max(0, live.startedAt + Math.max(GAP, 3 * live.cost) - Date.now());
+  const wait = Math.max(0, live.startedAt + Math.max(GAP, 4 * live.cost) - Date.now());
   live.timer = setTimeout(refresh, wait);
 }
 
@@ -189,7 +189,8 @@ function connect() {
 }
 
 document.addEventListener("htmx:afterRequest", (event) => {
-  if (!event.detail.elt.matches?.("[data-live]")) return;
+  // The element that asked; `detail.elt` is another one when the answer has taken its place.
+  if (!event.detail.requestConfig?.elt?.matches?.("[data-live]")) return;
   live.pending = Math.max(0, live.pending - 1);
   live.hasFailed = !event.detail.successful;
   if (event.detail.successful) {

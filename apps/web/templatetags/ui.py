@@ -11,7 +11,7 @@ from django.templatetags.static import static
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from apps.lib.micros import SECOND, Micros, from_datetime
+from apps.lib.micros import SECOND, Micros, format_duration, from_datetime
 from apps.web import wording
 
 register = template.Library()
@@ -94,6 +94,12 @@ def seconds_duration(seconds: float | None) -> SafeString | str:
 def duration_text(micros: Micros | None) -> str:
     """Micros in words without markup."""
     return wording.duration_text(micros)
+
+
+@register.filter
+def span(micros: Micros) -> str:
+    """A duration as it is written in definitions and queries: 30s, 24h."""
+    return format_duration(micros)
 
 
 @register.simple_tag

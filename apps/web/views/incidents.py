@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
+from django.db.models import prefetch_related_objects
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -52,6 +53,15 @@ _ICONS = {
 _MOST = 2**31 - 1
 
 
+#: Icon and hue of an unresolved incident by the condition of its rule.
+_MARKS = {
+    "stuck": ("stuck", "stuck"),
+    "compensation_owed": ("undo", "owed"),
+    "source_silent": ("silent", ""),
+    "dead_letters": ("dead", "failed"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """One line of what happened: by us, by people, or a try to tell somebody."""
@@ -85,6 +95,7 @@ def show(request: HttpRequest, number: int) -> HttpResponse:
         incident = queries.incident(project.pk, number)
     except actions.NoSuchIncidentError:
         raise Http404("There is no such incident") from None
+    _mark([incident])
     context = _list(request, project) | {
         "incident": incident,
         "log": _log(incident),
@@ -127,6 +138,7 @@ def _list(request: HttpRequest, project: Project) -> dict[str, Any]:
         page = queries.list_incidents(project.pk, wanted, limit=LIMIT, cursor=cursor)
     except CursorError:
         page = queries.list_incidents(project.pk, wanted, limit=LIMIT)
+    _mark(page.items)
     counts = _counts(project)
     here = {"status": wanted, **({"cursor": cursor} if cursor else {})}
     return {
@@ -143,6 +155,18 @@ def _list(request: HttpRequest, project: Project) -> dict[str, Any]:
         "newer_url": page.previous_cursor and f"?{urlencode({'status': wanted, 'cursor': page.previous_cursor})}",
         "self_url": f"{request.path}?{urlencode(here)}",
     }
+
+
+def mark_of(incident: Incident) -> tuple[str, str]:
+    """Icon and hue by what the incident is about. Its rule should be loaded."""
+    condition = incident.rule.condition if incident.rule is not None else incident.rule_name
+    return _MARKS.get(condition, ("bell", "failed"))
+
+
+def _mark(incidents: list[Incident]) -> None:
+    prefetch_related_objects(incidents, "rule")
+    for incident in incidents:
+        incident.mark = mark_of(incident)  # type: ignore[attr-defined]
 
 
 def _counts(project: Project) -> dict[str, int]:

@@ -176,7 +176,7 @@ def _only_correlation(project_id: int, asked: Asked, now: Micros) -> str | None:
 
 def _frame(project: Project, asked: Asked, now: Micros) -> dict[str, Any]:
     """Everything around the rows."""
-    canonical = to_text(asked.query)
+    canonical = to_text(asked.query) if asked.problem is None else None
     return {
         "now": now,
         "q": asked.text,
@@ -231,7 +231,7 @@ def _chips(asked: Asked) -> list[dict[str, str]]:
     return chips
 
 
-def _presets(project_id: int, canonical: str, now: Micros) -> list[dict[str, Any]]:
+def _presets(project_id: int, canonical: str | None, now: Micros) -> list[dict[str, Any]]:
     """The presets with their counts; a count that takes too long is left out."""
     presets = []
     for label, text, sort, tone in PRESETS:

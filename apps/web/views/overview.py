@@ -7,22 +7,26 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
+from django.db.models import prefetch_related_objects
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from apps.alerts.models import Incident
+from apps.alerts.queries import list_incidents
 from apps.lib import micros
-from apps.lib.micros import DAY, HOUR, Micros
+from apps.lib.micros import DAY, Micros
 from apps.projects.models import Project
 from apps.sagas import queries
 from apps.web.access import project_view
 from apps.web.charts import bar_chart
 from apps.web.completion import spelt
+from apps.web.views.incidents import mark_of
 
 #: Lines of "needs a person now"; more are behind the links.
 MOST_LINES = 12
+MOST_CAUSES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class Line:
     title: str
     text: str
     since_word: str
-    since: Micros
+    #: None where `since_word` says it all.
+    since: Micros | None
     url: str
     action: str
 
@@ -61,13 +66,16 @@ def _figures(project: Project, now: Micros) -> dict[str, Any]:
         return {"is_empty": True, "sources": sources, "public_url": settings.PUBLIC_URL}
     glance = queries.overview(project.pk, now)
     flows = queries.flow_summaries(project.pk, now, window=DAY)
-    incidents = list(Incident.objects.filter(project=project, resolved_at__isnull=True).order_by("-number")[:100])
+    incidents = list_incidents(project.pk, "unresolved", limit=100).items
+    prefetch_related_objects(incidents, "rule")
     completed = sum(flow.completed for flow in flows)
     finished = completed + sum(flow.failed + flow.compensated for flow in flows)
     minutes = glance.throughput
+    lines = _lines(glance, incidents)
     return {
         "glance": glance,
-        "lines": _lines(glance, incidents, now)[:MOST_LINES],
+        "lines": lines[:MOST_LINES],
+        "more_lines": max(0, len(lines) - MOST_LINES),
         "incidents": incidents,
         "flows": sorted(flows, key=lambda flow: (-flow.stuck_count, -flow.started, flow.name)),
         "sources": sorted(sources, key=lambda source: -source.accepted_last_hour),
@@ -86,23 +94,24 @@ def _figures(project: Project, now: Micros) -> dict[str, Any]:
     }
 
 
-def _lines(glance: queries.Overview, incidents: list[Incident], now: Micros) -> list[Line]:
-    """Stuck by cause, then other incidents, then what is owed, then flows that fail."""
+def _lines(glance: queries.Overview, incidents: list[Incident]) -> list[Line]:
+    """The largest causes of being stuck, what is owed, other incidents, flows that fail, then the smaller causes."""
     left = {incident.pk: incident for incident in incidents}
-    lines = []
+    stuck = []
     for cause in glance.causes:
         incident = next((one for one in left.values() if _is_about(one, cause)), None)
         if incident is not None:
             del left[incident.pk]
-        lines.append(_stuck_line(cause, incident))
-    owed_incidents = [one for one in left.values() if one.rule_name == "compensation_owed"]
-    for one in owed_incidents:
-        del left[one.pk]
-    lines += [_incident_line(incident) for incident in left.values() if incident.status in {"open", "acknowledged"}]
-    if glance.owed_count:
-        lines.append(_owed_line(glance))
-    lines += [_failing_line(flow, now) for flow in glance.failing if flow.failed]
-    return lines
+        stuck.append(_stuck_line(cause, incident))
+    others, small = [], []
+    for incident in left.values():
+        condition = incident.rule.condition if incident.rule else incident.rule_name
+        if condition == "compensation_owed" or incident.status == "snoozed":
+            continue  # the ledger has them all; who snoozed it knows
+        (small if condition == "stuck" else others).append(_incident_line(incident))
+    owed = [_owed_line(glance)] if glance.owed_count else []
+    failing = [_failing_line(flow) for flow in glance.failing if flow.failed]
+    return [*stuck[:MOST_CAUSES], *owed, *others, *failing, *stuck[MOST_CAUSES:], *small]
 
 
 def _is_about(incident: Incident, cause: queries.StuckCause) -> bool:
@@ -132,12 +141,12 @@ def _stuck_line(cause: queries.StuckCause, incident: Incident | None) -> Line:
 
 
 def _incident_line(incident: Incident) -> Line:
-    tone = "failed" if incident.severity == "critical" else "stuck"
     text = incident.cause or incident.rule_name
     url = reverse("web:incident", args=[incident.number])
+    icon, tone = mark_of(incident)
     return Line(
         tone,
-        "bell",
+        icon,
         incident.instance_count,
         incident.title,
         text,
@@ -161,10 +170,12 @@ def _owed_line(glance: queries.Overview) -> Line:
     return Line("owed", "undo", count, title, text, "oldest", glance.owed[0].owed_since, url, "Owed ledger")
 
 
-def _failing_line(flow: Any, now: Micros) -> Line:
-    text = f"of {flow.started:,} started in the last hour; {flow.compensated:,} were undone completely"
+def _failing_line(flow: Any) -> Line:
+    text = f"{flow.started:,} started meanwhile, {flow.completed:,} completed, {flow.compensated:,} undone completely"
     url = _instances(f"flow:{spelt(flow.flow)} status:failed,timed_out")
-    return Line("failed", "failed", flow.failed, f"{flow.flow} fails", text, "within", now - HOUR, url, "Show failed")
+    return Line(
+        "failed", "failed", flow.failed, f"{flow.flow} fails", text, "in the last hour", None, url, "Show failed"
+    )
 
 
 def _instances(query: str, sort: str = "") -> str:
