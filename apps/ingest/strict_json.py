@@ -147,7 +147,7 @@ def is_small(text: bytes, limits: Limits) -> bool:
 def read_item(text: bytes, limits: Limits, *, is_envelope: bool = False) -> tuple[Any, tuple[str, ...]]:
     """Decode one item of known syntax in full strictness. Returns it with the flags of what had to be changed.
 
-    Integers directly in an envelope are left to whoever knows its attributes.
+    Integers directly in an envelope, but for its `data`, are left to whoever knows its attributes.
     Raises Refused for what concerns this item only, Unreadable for absurd depth.
     """
     if len(text) > limits.item_bytes:
@@ -188,7 +188,7 @@ def bound(value: Any, limits: Limits, *, is_envelope: bool = False) -> tuple[Any
                 kind = type(child)
                 if kind is dict or kind is list:
                     following.append(child)
-                elif kind is int and is_envelope and depth == _ENVELOPE_DEPTH:
+                elif kind is int and is_envelope and depth == _ENVELOPE_DEPTH and key != "data":
                     continue
                 elif (kind is str and (len(child) > limits.string_bytes // 4 or "\0" in child)) or kind is int:
                     container[key] = _bounded_scalar(child, limits, flags)  # type: ignore[call-overload,index]
