@@ -1,0 +1,81 @@
+"""What load balancers and Prometheus are told."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+from django.test import Client
+
+from apps.config import health
+from apps.ingest.formats import Rejection
+from apps.ingest.rejected import keep
+from apps.lib import micros
+from apps.projects.models import Project, Source
+
+pytestmark = pytest.mark.django_db
+
+
+def away(*_: Any, **__: Any) -> Any:
+    raise OperationalError("refused")
+
+
+def test_healthz_asks_nobody(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        answer = Client().get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_ready_when_an_event_could_be_stored(redis_client: Any) -> None:
+    answer = Client().get("/readyz")
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"status": "ok", "database": "ok", "redis": "ok", "workers": "ok"},
+    )
+
+
+def test_ready_without_redis_which_is_named(settings: Any) -> None:
+    settings.REDIS_URL = "unix:///nowhere/redis.sock"
+    answer = Client().get("/readyz")
+    assert answer.status_code == 200
+    assert (answer.json()["redis"], answer.json()["workers"]) == ("unreachable", "unknown")
+
+
+def test_ready_while_no_worker_takes_tasks_which_is_named(redis_client: Any) -> None:
+    redis_client.rpush("celery", *range(200))
+    answer = Client().get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["workers"].startswith("behind")
+
+
+def test_not_ready_without_a_database(monkeypatch: pytest.MonkeyPatch, redis_client: Any) -> None:
+    monkeypatch.setattr(health.connection, "cursor", away)
+    answer = Client().get("/readyz")
+    assert (answer.status_code, answer.json()["database"]) == (503, "unreachable")
+
+
+def test_metrics_count_by_source_and_are_well_formed() -> None:
+    project = Project.objects.create(slug="shop", name="Shop")
+    source = Source.objects.create(project=project, name='odd "name"\n')
+    keep(project.pk, source.pk, [Rejection(0, "", "missing_id", "x")] * 3, micros.now())
+
+    answer = Client().get("/metrics")
+
+    assert answer.status_code == 200
+    lines = answer.content.decode().splitlines()
+    assert 'sagascope_rejected_events_total{project="shop",source="odd \\"name\\"\\n",code="missing_id"} 3' in lines
+    assert 'sagascope_stuck_instances{project="shop"} 0' in lines
+    sample = re.compile(r'[a-z_]+(\{([a-z]+="(\\.|[^"\\\n])*",?)+\})? \d+')
+    assert all(line.startswith("# ") or sample.fullmatch(line) for line in lines)
+
+
+def test_metrics_without_a_database_are_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_families", away)
+    assert Client().get("/metrics").status_code == 503
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_they_only_answer_questions(path: str) -> None:
+    assert Client().post(path).status_code == 405
