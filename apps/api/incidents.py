@@ -63,14 +63,14 @@ def list_incidents(
     return shapes.page([incident_json(each) for each in page.items], page.next_cursor, page.previous_cursor)
 
 
-@router.get("/incidents/{whole:number}", response={200: IncidentOut, **errors(404)}, auth=READ)
+@router.get("/incidents/{number}", response={200: IncidentOut, **errors(404)}, auth=READ)
 def show_incident(request: HttpRequest, number: str) -> HttpResponse:
     """One incident."""
     only(request)
     return shapes.answer(incident_json(alert_queries.incident(caller_of(request).project_id, _number(number))))
 
 
-@router.post("/incidents/{whole:number}/acknowledge", response={200: IncidentOut, **errors(404)}, auth=OPERATE)
+@router.post("/incidents/{number}/acknowledge", response={200: IncidentOut, **errors(404)}, auth=OPERATE)
 def acknowledge(request: HttpRequest, number: str) -> HttpResponse:
     """Take it on: no more messages but the one that it is resolved. Doing it again changes nothing."""
     only(request)
@@ -80,7 +80,7 @@ def acknowledge(request: HttpRequest, number: str) -> HttpResponse:
 
 
 @router.post(
-    "/incidents/{whole:number}/snooze", response={200: IncidentOut, **errors(400, 404, 413, 415)}, auth=OPERATE
+    "/incidents/{number}/snooze", response={200: IncidentOut, **errors(400, 404, 413, 415)}, auth=OPERATE
 )
 def snooze(request: HttpRequest, number: str) -> HttpResponse:
     """Quiet until a time (`until`) or for a while (`duration`), or until it gets worse."""
@@ -94,7 +94,7 @@ def snooze(request: HttpRequest, number: str) -> HttpResponse:
 
 
 @router.post(
-    "/incidents/{whole:number}/resolve", response={200: IncidentOut, **errors(400, 404, 413, 415)}, auth=OPERATE
+    "/incidents/{number}/resolve", response={200: IncidentOut, **errors(400, 404, 413, 415)}, auth=OPERATE
 )
 def resolve(request: HttpRequest, number: str) -> HttpResponse:
     """Declare it done, with a note if you like. Doing it again changes nothing."""

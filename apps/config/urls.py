@@ -11,6 +11,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("readyz", health.readyz),
     path("metrics", health.metrics),
     path("", include("apps.ingest.urls")),
+    path("api/v1/", include("apps.api.urls")),
     path("", include("apps.web.urls")),
 ]
 

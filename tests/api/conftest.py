@@ -18,6 +18,8 @@ from apps.sagas.recording import record
 #: Calls the API with a token: call("get", "/instances", q="is:stuck") -> the response.
 Call = Callable[..., Any]
 
+HALF_AN_HOUR_AGO = micros.now() - 1800 * SECOND
+
 
 @pytest.fixture(autouse=True)
 def fresh_caches() -> Iterator[None]:
@@ -86,8 +88,8 @@ def stranger() -> Call:
 
 
 def event(correlation_id: str, number: int, kind: EventKind, step: str | None = None, **said: Any) -> SagaEvent:
-    """An event of the flow `order`, `number` seconds after an hour ago."""
-    at = micros.now() - 3600 * SECOND + number * SECOND
+    """An event of the flow `order`, `number` seconds after HALF_AN_HOUR_AGO."""
+    at = HALF_AN_HOUR_AGO + number * SECOND
     fields: dict[str, Any] = {
         "source": "/orders",
         "id": f"{correlation_id}-{number}",
