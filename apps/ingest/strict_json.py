@@ -66,7 +66,7 @@ _raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 #: Escapes that spell NUL, `"` or `:` — they would blind the counting — in the only ways that JSON has.
 _ODD_ESCAPES = (b"\\u0000", b"\\u0022", b"\\u003a", b"\\u003A")
-_SPACED_COLONS = (b" :", b"\n:", b"\r:", b"\t:")
+_WHITE = (b" ", b"\n", b"\r", b"\t")
 _DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
 #: An integer with fewer digits fits into int64.
 _LONG_NUMBER = b"0" * 19
@@ -102,9 +102,10 @@ def check_syntax(body: bytes) -> None:
 
 def read_plain(body: bytes) -> Any:
     """The decoded document, still to be proven by `is_plain`; None when it needs to be judged item by item."""
-    if b"\\u" in body and any(escape in body for escape in _ODD_ESCAPES):
+    # One byte is looked for many times faster than two, and mostly that is all there is to do.
+    if b"\\" in body and any(escape in body for escape in _ODD_ESCAPES):
         return None
-    if any(colon in body for colon in _SPACED_COLONS):
+    if any(white in body and white + b":" in body for white in _WHITE):
         return None
     try:
         return _decode(body)

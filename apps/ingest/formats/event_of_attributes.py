@@ -7,13 +7,12 @@ the straight way through it, and only an event that is refused has its attribute
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 import msgspec
 
 from apps.ingest import redaction
-from apps.ingest.formats.event_time import CLOCK_SKEW, has_nanoseconds, is_implausible, parse_usual_time
+from apps.ingest.formats.event_time import CLOCK_SKEW, DAY, PLAUSIBLE_FROM, has_nanoseconds, parse_usual_time
 from apps.ingest.strict_json import TRUNCATED, Refused, cut
 from apps.sagas.events import EventKind, Micros, SagaEvent, TimeQuality, digest_of
 
@@ -77,10 +76,7 @@ _KINDS: dict[str, EventKind] = {str(kind): kind for kind in EventKind}
 _COMPENSATIONS: dict[str, EventKind] = {
     COMPENSATION_PREFIX + kind[5:]: kind for kind in EventKind if kind.startswith("step.")
 }
-#: W3C Trace Context, any version but the forbidden ff; all-zero ids are invalid.
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?", re.ASCII
-)
+_HEX = "0123456789abcdef"
 _convert = msgspec.convert
 _encode = msgspec.json.Encoder().encode
 
@@ -171,10 +167,13 @@ def _occurred(
     text: str, received_at: Micros, attributes: dict[str, str], flags: tuple[str, ...]
 ) -> tuple[Micros, tuple[str, ...]]:
     """When it happened, and what is odd about that. What `Micros` cannot keep of the text stays in the attributes."""
-    occurred_at, flag = _time("time", text)
+    try:
+        occurred_at, flag = parse_usual_time(text)
+    except ValueError as error:
+        raise Refused("invalid_time", f"time {error}") from None
     if flag:
         flags = (*flags, flag)
-    if is_implausible(occurred_at, received_at):
+    if not PLAUSIBLE_FROM <= occurred_at <= received_at + DAY:
         flags = (*flags, CLOCK_SKEW)
     if len(text) > 27 and has_nanoseconds(text):
         attributes["time"] = text[:ATTRIBUTE_CHARACTERS]
@@ -239,9 +238,14 @@ def _causes(text: str) -> tuple[str, ...]:
 
 
 def _trace(traceparent: str) -> tuple[str, str] | tuple[None, None]:
-    """Trace and span id of a W3C traceparent; None and None when it is not one."""
-    match = _TRACEPARENT.fullmatch(traceparent)
-    return (match[1], match[2]) if match else (None, None)
+    """Trace and span id of a W3C traceparent (version-trace-span-flags, later versions may add more); else Nones."""
+    marks = traceparent[2:36:33] + traceparent[52:53]
+    version, trace_id, span_id = traceparent[:2], traceparent[3:35], traceparent[36:52]
+    if marks != "---" or len(traceparent) < 55 or (len(traceparent) > 55 and traceparent[55] != "-"):
+        return None, None
+    if (version + trace_id + span_id + traceparent[53:55]).strip(_HEX) or version == "ff":
+        return None, None
+    return (trace_id, span_id) if trace_id.strip("0") and span_id.strip("0") else (None, None)
 
 
 def _keep_extensions(item: dict[str, Any], attributes: dict[str, str]) -> bool:

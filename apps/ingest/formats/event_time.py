@@ -17,7 +17,8 @@ LEAP_SECOND = "leap_second"
 CLOCK_SKEW = "clock_skew"
 
 DAY: Micros = 24 * 3600 * SECOND
-#: Times before it are stored and flagged: clocks that were never set begin at 1970 or 1980.
+#: Times before it, and those more than a DAY after their receipt, are stored and flagged `clock_skew`: no clock that
+#: is set shows them.
 PLAUSIBLE_FROM: Micros = 946_684_800 * SECOND
 _FIRST: Micros = 0
 _LAST: Micros = 253_402_214_400 * SECOND - 1
@@ -68,11 +69,6 @@ def parse_usual_time(text: str) -> tuple[Micros, str]:
         if _FIRST <= micros <= _LAST:
             return micros, ""
     return parse_time(text)
-
-
-def is_implausible(at: Micros, received_at: Micros) -> bool:
-    """True for times that a clock which is set cannot have shown: stored, and flagged `clock_skew`."""
-    return not PLAUSIBLE_FROM <= at <= received_at + DAY
 
 
 def has_nanoseconds(text: str) -> bool:
