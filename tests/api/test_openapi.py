@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -120,6 +121,13 @@ def test_a_problem_is_as_described(document: dict[str, Any], reader) -> None:
     schema = {"$ref": "#/components/schemas/Problem", "components": document["components"]}
     for response in (reader("get", "/instances", q="nope:1"), reader("get", "/instances", limit="x")):
         jsonschema.Draft202012Validator(schema).validate(response.json())
+
+
+def test_the_documentation_names_every_call(document: dict[str, Any]) -> None:
+    text = (Path(__file__).parents[2] / "docs/rest-api.md").read_text()
+    for _, path, _ in operations(document):
+        name = path.removeprefix("/api/v1").replace("{correlation_id}", "{id}").replace("{number}", "{id}")
+        assert f"{name}`" in text or f"{name}?" in text, name
 
 
 def described(path: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.lib.micros import MINUTE, SECOND
 from apps.sagas.query import Pattern, Query, QueryError, Term, Value, parse, to_text
-from apps.sagas.query_keys import KEYS, ValueKind
+from apps.sagas.query_keys import CLAIMS, KEYS, STATUSES, ValueKind
 
 
 def exactly(text: str) -> Pattern:
@@ -116,6 +119,15 @@ def test_every_key_is_described_by_an_example_that_uses_it(key) -> None:
     (term,) = parse(key.example).terms
     assert term.key == key.name
     assert key.description
+
+
+def test_the_documentation_names_every_key_with_its_example_and_every_claim() -> None:
+    text = (Path(__file__).parents[2] / "docs/query-language.md").read_text()
+    rows = set(re.findall(r"^\| `(\w+)` \|.*\| `(.+)` \|$", text, re.MULTILINE))
+    assert {row for row in rows if row[0] in KEYS} == {(key.name, key.example) for key in KEYS.values()}
+    claims = text.partition("## Claims")[2]
+    for claim in CLAIMS.keys() - set(STATUSES):
+        assert f"`{claim}`" in claims
 
 
 PIECES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
