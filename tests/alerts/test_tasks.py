@@ -1,0 +1,58 @@
+"""The beat's ticks and the command do the same as the functions behind them."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from django.core.management import call_command
+
+from apps.alerts import tasks
+from apps.alerts.models import Delivery
+from apps.config.celery import app
+from apps.lib import micros
+from tests.alerts.test_at_once import at_once
+from tests.alerts.world import START, Target, World
+
+
+@pytest.fixture
+def stuck(transactional_db: None, hook: Target) -> World:
+    """One saga that has been stuck for an hour of real time."""
+    world = World.create()
+    world.receiver(url=hook.url)
+    world.start("a", seconds=(micros.now() - START) / micros.SECOND - 3600)
+    return world
+
+
+def test_the_beat_s_tasks_exist_and_survive_a_lost_worker() -> None:
+    app.loader.import_default_modules()
+    for entry in ("sweep", "deliver"):
+        task = app.tasks[app.conf.beat_schedule[entry]["task"]]
+        assert task.acks_late
+        assert task.reject_on_worker_lost
+
+
+def test_ticks_sweep_and_deliver(stuck: World, hook: Target) -> None:
+    for _ in range(2):
+        tasks.sweep.apply(throw=True)
+        tasks.deliver.apply(throw=True)
+    assert stuck.incident().instance_count == 1
+    assert len(hook.requests) == 1
+
+
+def test_a_second_deliverer_leaves_at_once_and_the_lock_is_given_back(stuck: World, hook: Target) -> None:
+    tasks.sweep.apply(throw=True)
+    at_once(*[lambda: tasks.deliver.apply(throw=True)] * 3)
+    assert len(hook.requests) == 1
+    Delivery.objects.update(status="pending")
+    tasks.deliver.apply(throw=True)
+    assert len(hook.requests) == 2
+
+
+def test_the_command_sweeps_once_and_says_what_it_did(stuck: World, hook: Target) -> None:
+    out = io.StringIO()
+    call_command("sweep", "--deliver", stdout=out)
+    assert out.getvalue().splitlines() == [
+        "1 projects swept: 1 opened, 0 resolved",
+        "1 sent, 0 failed, 0 given up",
+    ]
