@@ -79,9 +79,7 @@ def acknowledge(request: HttpRequest, number: str) -> HttpResponse:
     return shapes.answer(incident_json(incident))
 
 
-@router.post(
-    "/incidents/{number}/snooze", response={200: IncidentOut, **errors(400, 404, 413, 415)}, auth=OPERATE
-)
+@router.post("/incidents/{number}/snooze", response={200: IncidentOut, **errors(400, 404, 413, 415)}, auth=OPERATE)
 def snooze(request: HttpRequest, number: str) -> HttpResponse:
     """Quiet until a time (`until`) or for a while (`duration`), or until it gets worse."""
     only(request)
@@ -93,9 +91,7 @@ def snooze(request: HttpRequest, number: str) -> HttpResponse:
     return shapes.answer(incident_json(incident))
 
 
-@router.post(
-    "/incidents/{number}/resolve", response={200: IncidentOut, **errors(400, 404, 413, 415)}, auth=OPERATE
-)
+@router.post("/incidents/{number}/resolve", response={200: IncidentOut, **errors(400, 404, 413, 415)}, auth=OPERATE)
 def resolve(request: HttpRequest, number: str) -> HttpResponse:
     """Declare it done, with a note if you like. Doing it again changes nothing."""
     only(request)

@@ -26,7 +26,7 @@ from apps.api.schemas import (
 from apps.ingest import rejected
 from apps.lib import keyset, micros
 from apps.projects.models import Source
-from apps.sagas import queries
+from apps.sagas import catalog, queries
 from apps.sagas.correlation_view import find_correlation
 from apps.sagas.query import parse
 
@@ -50,13 +50,6 @@ def list_instances(
     return shapes.page(items, page.next_cursor, page.previous_cursor)
 
 
-class _Start:
-    """Where the first page of events begins."""
-
-    BEGINNING = "start"
-    END = "end"
-
-
 @router.get(
     "/correlations/{whole:correlation_id}/events", response={200: Paged[EventOut], **errors(400, 404)}, tags=["Sagas"]
 )
@@ -67,18 +60,22 @@ def list_events(
     cursor: Cursor = None,
     start: Annotated[
         str, Field(pattern="^(start|end)$", description="Begin with the first events, or with the last.")
-    ] = _Start.BEGINNING,
+    ] = "start",
 ) -> HttpResponse:
     """The events of a correlation, earliest first, a page at a time in both directions."""
     if is_last_segment(request, "correlations/"):
         return show_correlation(request, f"{correlation_id}/events")
     only(request, "limit", "cursor", "start")
-    page = queries.list_events(
-        caller_of(request).project_id, correlation_id, limit=limit, cursor=cursor, from_end=start == _Start.END
-    )
+    project_id = caller_of(request).project_id
+    page = queries.list_stored_events(project_id, correlation_id, limit=limit, cursor=cursor, from_end=start == "end")
     if page is None:
         raise not_found("correlation")
-    return shapes.page([shapes.event_json(event) for event in page.items], page.next_cursor, page.previous_cursor)
+    meaning = catalog.current(project_id)
+    items = [
+        shapes.event_json(stored.event, meaning.interpreter(stored.source_ref).interpret(stored.event))
+        for stored in page.items
+    ]
+    return shapes.page(items, page.next_cursor, page.previous_cursor)
 
 
 @router.get("/correlations/{whole:correlation_id}", response={200: CorrelationOut, **errors(404)}, tags=["Sagas"])

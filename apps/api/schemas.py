@@ -123,12 +123,12 @@ class CorrelationOut(Schema):
 
 
 class EventOut(Schema):
-    """An event as it was accepted. `kind` and `step` are null where the event itself does not say."""
+    """An event as it was accepted. Where it does not say `kind` and `step` itself, they are as it is understood now."""
 
     event_id: str
     source: str
     type: str
-    kind: str | None
+    kind: str
     step: str | None
     step_id: str | None
     attempt: int | None

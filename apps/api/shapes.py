@@ -11,6 +11,7 @@ from django.http import HttpResponse
 from apps.lib import micros
 from apps.lib.micros import Micros
 from apps.sagas.events import SagaEvent
+from apps.sagas.interpretation import Meaning
 from apps.sagas.latency import FlowSummary, Quantiles, StepLatency
 from apps.sagas.models import Instance, Reprojection
 from apps.sagas.queries import SourceSummary
@@ -117,15 +118,16 @@ def _attempt_json(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def event_json(event: SagaEvent) -> dict[str, Any]:
-    """An event as it was accepted; `kind` and `step` only where it says so itself."""
+def event_json(event: SagaEvent, meaning: Meaning) -> dict[str, Any]:
+    """An event as it was accepted; what it does not say itself, `kind` and `step`, as it is understood now."""
+    first = meaning.steps[0] if meaning.steps else None
     return {
         "event_id": event.id,
         "source": event.source,
         "type": event.type,
-        "kind": event.kind,
-        "step": event.step,
-        "step_id": event.step_id,
+        "kind": event.kind or meaning.kind,
+        "step": event.step or (first.step if first else None),
+        "step_id": event.step_id or (first.step_id or None if first else None),
         "attempt": event.attempt,
         "occurred_at": time(event.occurred_at),
         "received_at": time(event.received_at),

@@ -50,6 +50,7 @@ __all__ = [
     "SortError",
     "SourceSummary",
     "StepLatency",
+    "StoredEvent",
     "StuckCause",
     "Watermarks",
     "count_instances",
@@ -61,6 +62,7 @@ __all__ = [
     "list_instances",
     "list_reprojections",
     "list_sources",
+    "list_stored_events",
     "order_of",
     "overview",
     "show_stuck",
@@ -96,6 +98,7 @@ _SORT_ALIASES = {"stuck_since": "deadline", "deadline_at": "deadline", "duration
 
 #: A list never shows these, and `state` may be large.
 _UNSHOWN = ("state",)
+_SOURCE_REF = EVENT_COLUMNS.index("source_ref")
 
 
 class SortError(ValueError):
@@ -111,6 +114,14 @@ class Count:
 
     def __str__(self) -> str:
         return f"{self.number:,}+" if self.is_capped else f"{self.number:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event and the id of the source that it came by."""
+
+    event: SagaEvent
+    source_ref: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +237,16 @@ def list_events(
 
     Without a cursor it is the first page, or with `from_end` the last. Raises CursorError and ReadTooLongError.
     """
+    page = list_stored_events(project_id, correlation_id, limit=limit, cursor=cursor, from_end=from_end)
+    if page is None:
+        return None
+    return Page([stored.event for stored in page.items], page.next_cursor, page.previous_cursor)
+
+
+def list_stored_events(
+    project_id: int, correlation_id: str, *, limit: int, cursor: str | None = None, from_end: bool = False
+) -> Page[StoredEvent] | None:
+    """As `list_events`, each with the connected system that sent it: what it means may depend on that."""
     bound_to = ("events", str(project_id), correlation_id)
     position = keyset_position(cursor, bound_to, width=4)
     key = _correlation_key(project_id, correlation_id)
@@ -244,7 +265,7 @@ def list_events(
     )
     with read_limit(), connection.cursor() as reader:
         reader.execute(sql, [*key, *params, limit + 1])
-        rows = [decode_event(row) for row in reader.fetchall()]
+        rows = [StoredEvent(decode_event(row), row[_SOURCE_REF]) for row in reader.fetchall()]
     if is_backward:
         rows.reverse()
     return keyset.page_of(
@@ -252,7 +273,7 @@ def list_events(
         limit=limit,
         position=position,
         is_last=from_end and position is None,
-        place=lambda event: (*event.order, event.source),
+        place=lambda stored: (*stored.event.order, stored.event.source),
         secret=settings.SECRET_KEY,
         bound_to=bound_to,
     )

@@ -87,7 +87,7 @@ def stranger() -> Call:
     return calling_with(None)
 
 
-def event(correlation_id: str, number: int, kind: EventKind, step: str | None = None, **said: Any) -> SagaEvent:
+def event(correlation_id: str, number: int, kind: EventKind | None, step: str | None = None, **said: Any) -> SagaEvent:
     """An event of the flow `order`, `number` seconds after HALF_AN_HOUR_AGO."""
     at = HALF_AN_HOUR_AGO + number * SECOND
     fields: dict[str, Any] = {

@@ -112,6 +112,13 @@ def test_an_event_is_shown_as_it_came(reader, store) -> None:
     assert shown["occurred_at"] == micros.isoformat(sent.occurred_at)
 
 
+def test_a_bare_event_is_shown_with_what_it_is_understood_to_mean(operator, store) -> None:
+    operator("put", "/flows/order", "flow: order\nsteps: [{name: pay, completes_on: [Paid]}]", kind="application/yaml")
+    store(event("o-1", 1, None, flow=None, type="Paid"))
+    (shown,) = operator("get", "/correlations/o-1/events").json()["items"]
+    assert (shown["type"], shown["kind"], shown["step"]) == ("Paid", "step.completed", "pay")
+
+
 def test_a_payload_that_was_cut_is_shown_as_text(reader, store) -> None:
     store(event("o-1", 1, EventKind.INFO, data='{"cut":'), event("o-1", 2, EventKind.INFO, data=None))
     cut, none = reader("get", "/correlations/o-1/events").json()["items"]
