@@ -25,6 +25,7 @@ def correlation_document(view: CorrelationView, now: Micros, watermarks: Mapping
             "instances": [_instance(one, now, watermarks) for one in view.instances],
         },
         ensure_ascii=False,
+        indent=2,
     )
 
 

@@ -47,7 +47,8 @@ class Sums:
 
     elapsed_us: Micros
     run_us: Micros
-    queued_us: Micros
+    #: None when nobody said when anything was scheduled.
+    queued_us: Micros | None
     back_off_us: Micros
     attempts: int
     retries: int
@@ -67,14 +68,16 @@ class Sums:
 
 def sum_up(view: CorrelationView, now: Micros) -> Sums:
     """Add up the steps of all instances."""
-    run = queued = back_off = attempts = 0
+    run = back_off = attempts = 0
+    waits: list[Micros] = []
     undone: set[tuple[str, str, str]] = set()
     owed: list[str] = []
     waiting: list[tuple[Micros, str]] = []
     for one in view.instances:
         for step in one.steps:
             run += step.run_us or 0
-            queued += step.wait_us or 0
+            if step.wait_us is not None:
+                waits.append(step.wait_us)
             attempts += len(step.attempts)
             back_off += _back_off(step)
             if step.owed:
@@ -94,7 +97,7 @@ def sum_up(view: CorrelationView, now: Micros) -> Sums:
     return Sums(
         elapsed_us=max(0, end - start),
         run_us=run,
-        queued_us=queued,
+        queued_us=sum(waits) if waits else None,
         back_off_us=back_off,
         attempts=attempts,
         retries=sum(one.instance.retry_count for one in view.instances),
@@ -206,12 +209,18 @@ def _what_happened(one: InstanceView, undone: Sequence[StepView]) -> Iterator[Pa
     if row.status == "compensating":
         yield from _because(cause, "it is being undone")
         if undone:
-            yield Part(f" ({_all_undone(undone)} so far)")
-        yield Part(", ")
+            yield Part(f" ({count(len(undone), 'step')} undone so far)")
+        yield Part(", " if row.waiting_for or row.suspended or row.blocked else "; ")
         return
     done = sum(1 for step in one.steps if step.status == "completed" and not is_undo(step))
     if done:
         yield Part(f"{count(done, 'step')} done, ")
+    if cause is not None:
+        yield Part("" if done else "so far ")
+        yield Part(visible(cause.step, 80), "code")
+        yield Part(" timed out" if cause.status == "timed_out" else " failed")
+        yield from _error(cause)
+        yield Part(", ")
 
 
 def _what_it_waits_for(one: InstanceView, now: Micros, watermarks: Mapping[int, Micros]) -> Iterator[Part]:
@@ -303,8 +312,12 @@ def _error(step: StepView) -> Iterator[Part]:
 
 def _what_is_owed(owed: Sequence[StepView], *, is_over: bool) -> Iterator[Part]:
     yield Part("; " if is_over else ", and ")
-    yield Part(f"{count(len(owed), 'completed step')} {'was' if len(owed) == 1 else 'were'} never undone" if is_over
-               else f"{count(len(owed), 'step')} still to be undone", "strong")  # fmt: skip
+    is_one = len(owed) == 1
+    if is_over:
+        words = f"{count(len(owed), 'completed step')} {'was' if is_one else 'were'} never undone"
+    else:
+        words = f"{count(len(owed), 'step')} {'is' if is_one else 'are'} still to be undone"
+    yield Part(words, "strong")
     yield Part(": ")
     for index, step in enumerate(owed[:_NAMES_SHOWN]):
         yield Part(", " if index else "")

@@ -34,6 +34,7 @@ class EventLine:
     flags: tuple[str, ...]
     payload: list[json_text.Piece]
     fields: list[tuple[str, str]]
+    causes: str
     is_selected: bool
 
 
@@ -84,6 +85,7 @@ def _event_line(event: SagaEvent, index: int, steps: Mapping[str, StepView], add
         flags=_flags(event, step),
         payload=json_text.pieces(event.data),
         fields=_fields(event),
+        causes=visible(", ".join(event.causation_ids), 500),
         is_selected=event.id == address.event_id and address.source in ("", event.source),
     )
 

@@ -339,21 +339,21 @@ def long_saga(steps: int):
 
 def test_a_long_saga_draws_its_tail_first_and_says_what_is_loaded() -> None:
     timeline = build(long_saga(1000), at(1000))
-    assert [block.is_loaded for block in timeline.blocks] == [False] * 8 + [True] * 2
-    assert (timeline.row_count, timeline.loaded) == (1000, (801, 1000))
+    assert [block.is_loaded for block in timeline.blocks] == [False] * 18 + [True] * 2
+    assert (timeline.row_count, timeline.loaded) == (1000, (901, 1000))
     assert sum(block.height for block in timeline.blocks) == timeline.height
-    assert [(block.first, block.last) for block in timeline.blocks][:2] == [(1, 100), (101, 200)]
+    assert [(block.first, block.last) for block in timeline.blocks][:2] == [(1, 50), (51, 100)]
 
 
 def test_a_long_saga_opens_at_the_inspected_event() -> None:
     timeline = build(long_saga(1000), at(1000), Options(event_id="ev123"))
-    assert [block.number for block in timeline.blocks if block.is_loaded] == [1, 2]
+    assert [block.number for block in timeline.blocks if block.is_loaded] == [2, 3]
 
 
 def test_any_block_can_be_asked_for_and_nonsense_is_brought_into_range() -> None:
     view = long_saga(450)
     assert [b.number for b in build(view, at(450), Options(blocks=(1, 1))).blocks if b.is_loaded] == [1]
-    assert [b.number for b in build(view, at(450), Options(blocks=(99, -5))).blocks if b.is_loaded] == [4]
+    assert [b.number for b in build(view, at(450), Options(blocks=(99, -5))).blocks if b.is_loaded] == [8]
 
 
 def test_five_thousand_steps_are_laid_out_well_within_the_page_budget() -> None:

@@ -28,10 +28,12 @@ from apps.sagas.timeline.lanes import Lane, Lanes, is_late, judged_at, lay_out
 from apps.sagas.timeline.wording import clock, day, reason, span, visible
 
 #: Up to this many rows everything is drawn at once; the rest comes in blocks.
-_ALL_AT_ONCE = 250
+_ALL_AT_ONCE = 150
 _LAST_BLOCKS = 2
 _LEFT, _RIGHT_OPEN, _RIGHT_ENDED = 0.8, 93.8, 95.5
 _MOST_PENDING = 3
+#: Pixels of one percent on the narrowest plane, and of half the chip of now.
+_NARROW_PERCENT, _NOW_HALF = 7.0, 44
 #: A deadline ahead is drawn when it lies no further away than this share of what has passed.
 _AHEAD = 0.5
 
@@ -101,7 +103,7 @@ def build(
     drawn = (first * BLOCK_ROWS, min(len(lanes.lanes), (last + 1) * BLOCK_ROWS) - 1)
     pending, more = _pending(view, context)
     deadline = _flow_deadline(view, bounds)
-    chips = _chips(time)
+    chips = _chips(time, now_x)
     return Timeline(
         start=bounds.window[0],
         end=bounds.window[1],
@@ -230,7 +232,7 @@ def _block(number: int, is_loaded: bool, context: rows.Context) -> Block:
 
 def _axis(time: scale.Scale, chips: tuple[FoldChip, ...], now_x: float | None) -> tuple[AxisTick, ...]:
     """Labels keep clear of the chips of folds and now, of each other and of the edges."""
-    taken = [(float(chip.x.rstrip("%")), chip.half / 7.2 + 3.6) for chip in chips]
+    taken = [(float(chip.chip_x.rstrip("%")), chip.half / _NARROW_PERCENT + 3.6) for chip in chips]
     if now_x is not None:
         taken.append((now_x, 9.5))
     drawn: list[AxisTick] = []
@@ -247,16 +249,16 @@ def _axis(time: scale.Scale, chips: tuple[FoldChip, ...], now_x: float | None) -
     return tuple(drawn)
 
 
-def _chips(time: scale.Scale) -> tuple[FoldChip, ...]:
+def _chips(time: scale.Scale, now_x: float | None) -> tuple[FoldChip, ...]:
     chips = []
-    for fold in time.folds:
-        text = span(fold.length)
-        chips.append(
-            FoldChip(fold.key, percent(fold.middle), percent(fold.x), percent(fold.width), text, _half(text), False)
-        )
-    for key, start, end in time.opened:
-        x0, x1, text = time.at(start), time.at(end), f"fold {span(end - start)}"
-        chips.append(FoldChip(key, percent((x0 + x1) / 2), percent(x0), percent(x1 - x0), text, _half(text), True))
+    gaps = [(fold.key, fold.x, fold.x + fold.width, span(fold.length), False) for fold in time.folds]
+    gaps += [(key, time.at(a), time.at(b), f"fold {span(b - a)}", True) for key, a, b in time.opened]
+    for key, x0, x1, text, is_open in gaps:
+        half = _half(text)
+        middle = at = (x0 + x1) / 2
+        if now_x is not None and at > now_x - (half + _NOW_HALF) / _NARROW_PERCENT:
+            at = now_x - (half + _NOW_HALF) / _NARROW_PERCENT
+        chips.append(FoldChip(key, percent(middle), percent(at), percent(x0), percent(x1 - x0), text, half, is_open))
     return tuple(chips)
 
 

@@ -78,8 +78,12 @@ def draw_step(
 
 def begins(attempt: Attempt) -> Micros | None:
     """The first that is known of an attempt."""
-    known = [at for at in (attempt.scheduled_at, attempt.started_at, attempt.ended_at) if at is not None]
-    return min(known, default=None)
+    first = attempt.scheduled_at
+    if attempt.started_at is not None and (first is None or attempt.started_at < first):
+        first = attempt.started_at
+    if attempt.ended_at is not None and (first is None or attempt.ended_at < first):
+        first = attempt.ended_at
+    return first
 
 
 def _stretches(step: StepView, scale: Scale, until: Micros) -> Iterator[_Stretch]:
@@ -223,28 +227,30 @@ def _end_marks(step: StepView, last: _Stretch, *, now: Micros, is_undo: bool) ->
 
 def _labels(step: StepView, stretches: list[_Stretch], scale: Scale, judged: Micros) -> list[Label]:
     """The second line: each failed attempt's error, the back-offs' lengths, the deadline; never one over another."""
-    wanted: list[tuple[float, str, str]] = []
     shown = stretches[:40]
-    for index, one in enumerate(shown):
-        following = shown[index + 1] if index + 1 < len(shown) else None
-        if one.failed:
-            text = visible(one.attempt.error or "failed", 48)
-            wanted.append((one.start, "txt fail", f"{one.count:,} × {text}" if one.count > 1 else text))
-        if following and one.attempt.ended_at is not None and following.start - one.stop > 4:
-            begun = begins(following.attempt)
-            if begun is not None:
-                wanted.append((one.stop + 0.6, "txt", span(max(0, begun - one.attempt.ended_at))))
-    labels, free_from = [], 0.0
-    for index, (wanted_x, css, words) in enumerate(wanted):
-        x, text = max(wanted_x, free_from), words
-        room = (wanted[index + 1][0] if index + 1 < len(wanted) else 100.0) - x
-        fits = int(room / CHARACTER) - 1
+    failed = [one for one in shown if one.failed]
+    labels, taken, free_from = [], [], 0.0
+    for index, one in enumerate(failed):
+        text = visible(one.attempt.error or "failed", 48)
+        text = f"{one.count:,} × {text}" if one.count > 1 else text
+        x = max(one.start, free_from)
+        fits = int(((failed[index + 1].start if index + 1 < len(failed) else 100.0) - x) / CHARACTER) - 1
         if len(text) > fits:
             if fits < 4:
                 continue
             text = text[: fits - 1].rstrip() + "…"
-        labels.append(Label(css, percent(x), text, y="37"))
+        labels.append(Label("txt fail", percent(x), text, y="37"))
         free_from = x + (len(text) + 1) * CHARACTER
+        taken.append((x, free_from))
+    for one, following in pairwise(shown):
+        begun = begins(following.attempt)
+        if one.attempt.ended_at is None or begun is None or begun <= one.attempt.ended_at:
+            continue
+        text, x = span(begun - one.attempt.ended_at), one.stop + 0.6
+        width = (len(text) + 1) * CHARACTER
+        if x + width < following.start and not any(x < last and first < x + width for first, last in taken):
+            labels.append(Label("txt", percent(x), text, y="37"))
+            free_from = max(free_from, x + width)
     if step.is_open and step.deadline_at is not None and scale.start <= step.deadline_at <= scale.end:
         labels.append(_due_label(step, scale, judged, free_from))
     return labels

@@ -14,7 +14,7 @@ from apps.sagas.timeline.scale import Fold
 #: Heights in pixels: a row, a row with a second line, the axis of the undo lanes.
 ROW, TALL, UNDO_AXIS = 28, 46, 34
 #: Rows that are fetched and drawn together.
-BLOCK_ROWS = 100
+BLOCK_ROWS = 50
 
 
 def percent(x: float) -> str:
@@ -165,7 +165,9 @@ class FoldChip:
     """The length of a fold on the axis, and the toggle that opens or shuts it."""
 
     key: Micros
+    #: The middle of the gap, and of the chip, which keeps clear of the chip of now.
     x: str
+    chip_x: str
     band_x: str
     band_width: str
     text: str

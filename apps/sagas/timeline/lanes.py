@@ -7,17 +7,18 @@ was undone last first, so that connectors never cross; last the ghosts of what m
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from apps.lib.micros import Micros
-from apps.sagas.shapes import Attempt, CorrelationView, InstanceView, StepView
+from apps.sagas.shapes import CorrelationView, InstanceView, StepView
 from apps.sagas.timeline.drawing import ROW, TALL, UNDO_AXIS
 
 #: An instance that turned back has no use for steps that it never reached.
 _TURNED = frozenset({"compensating", "compensated", "failed", "cancelled", "timed_out"})
 #: How deep instances are drawn inside one another.
 _DEEPEST = 12
+_BAD = frozenset({"failed", "timed_out"})
 StepKey = tuple[str, str, str]
 
 
@@ -72,11 +73,6 @@ def judged_at(instance: InstanceView, now: Micros, watermarks: Mapping[int, Micr
 def is_late(step: StepView, judged: Micros) -> bool:
     """True for an open step whose deadline had passed at `judged`."""
     return step.is_open and step.deadline_at is not None and step.deadline_at < judged
-
-
-def failed_attempts(step: StepView) -> Iterator[Attempt]:
-    """Attempts that ended badly."""
-    return (attempt for attempt in step.attempts if attempt.outcome in {"failed", "timed_out"})
 
 
 def step_key(instance: InstanceView, step: StepView) -> StepKey:
@@ -156,11 +152,11 @@ def _ghost(instance: InstanceView, unseen: tuple[str, str, str], depth: int) -> 
 
 
 def _step_lane(instance: InstanceView, step: StepView, depth: int) -> Lane:
-    failed = sum(1 for _ in failed_attempts(step))
+    failed = sum(attempt.outcome in _BAD for attempt in step.attempts)
     is_tall = bool(failed) or len(step.attempts) > 1 or is_undo(step) or (step.is_open and step.deadline_at is not None)
     return Lane(
         kind="step",
-        key="s-" + "-".join(step_key(instance, step)),
+        key=f"{step.step} {step.step_id}",
         height=TALL if is_tall else ROW,
         instance=instance,
         step=step,
@@ -172,6 +168,8 @@ def _step_lane(instance: InstanceView, step: StepView, depth: int) -> Lane:
 
 def _undo_lanes(view: CorrelationView, rows: list[Lane]) -> tuple[list[tuple[int, int]], int, int]:
     """Append the undo axis and its lanes; answers the connectors, how many steps were undone and how many are owed."""
+    if not any(step.owed or step.compensates is not None for one in view.instances for step in one.steps):
+        return [], 0, 0
     place_of = {step_key(lane.instance, lane.step): index for index, lane in enumerate(rows) if lane.step is not None}
     ended_of = {step_key(one, step): step.ended_at or step.first_at for one in view.instances for step in one.steps}
     answered: set[StepKey] = set()
@@ -193,7 +191,7 @@ def _undo_lanes(view: CorrelationView, rows: list[Lane]) -> tuple[list[tuple[int
             owed += 1
             undone.discard(step_key(instance, step))
             if step_key(instance, step) not in answered:
-                lane = Lane(kind="owed", key="o-" + "-".join(step_key(instance, step)), height=TALL, instance=instance,
+                lane = Lane(kind="owed", key=f"{step.step} {step.step_id}", height=TALL, instance=instance,
                             step=step, waiting=1)  # fmt: skip
                 lanes.append((step.ended_at or step.first_at, lane, (step_key(instance, step),)))
     if not lanes:

@@ -249,16 +249,13 @@ def _ghost_row(index: int, lane: Lane, context: Context) -> Row:
     name, service, role = lane.unseen
     never = turned_back(lane.instance)
     rects: tuple[Rect, ...] = ()
-    labels: tuple[Label, ...] = ()
     if never:
         ends = [step.ended_at or step.first_at for step in lane.instance.steps if not is_undo(step)]
-        x = min(context.scale.at(max(ends, default=lane.instance.instance.started_at)) + 1, 100 - _UNREACHED_WIDTH - 12)
+        x = min(context.scale.at(max(ends, default=lane.instance.instance.started_at)) + 1, 100 - _UNREACHED_WIDTH)
         rects = (Rect("b-ghost", percent(x), percent(_UNREACHED_WIDTH), y="8.5", height="11"),)
-        labels = (Label("txt", percent(x + _UNREACHED_WIDTH), "would have run here", dx=7),)
     elif context.now_x is not None:
         x = context.now_x + 1.2
         rects = (Rect("b-ghost", percent(x), percent(_GHOST_WIDTH), y="8.5", height="11"),)
-        labels = (Label("txt end", percent(context.now_x), "still to come", dx=-8),)
     return Row(
         key=str(index),
         kind="ghost",
@@ -271,7 +268,6 @@ def _ghost_row(index: int, lane: Lane, context: Context) -> Row:
         figure="not reached" if never else "to come",
         depth=lane.depth,
         rects=rects,
-        labels=labels,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.templatetags.static import static
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from apps.lib import micros
@@ -54,6 +55,7 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
         "now": now,
         "view": view,
         "address": address,
+        "page_path": reverse("web:correlation", args=[correlation_id]),
         "sprite": static("img/icons.svg"),
         "event_prefix": address.with_(event=None, source=None, rows=None, tab="timeline") + "&event=",
     }
@@ -118,7 +120,7 @@ def _heading(view: CorrelationView, now: Micros, marks: Mapping[int, Micros]) ->
         "flows": [_flow_line(one) for one in view.instances[:6]],
         "more_flows": max(0, len(view.instances) - 6),
         "worst": worst.instance if worst else None,
-        "title_flow": visible(worst.instance.flow, 80) if worst else "",
+        "title_flow": visible(view.instances[0].instance.flow, 80) if view.instances else "",
         "stuck_at": min(overdue, default=None),
         "stuck_why": _why_stuck(stuck[0]) if stuck else "",
         "next_deadline": None if stuck else min((at for at in due if at is not None), default=None),
