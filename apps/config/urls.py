@@ -10,7 +10,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", health.metrics),
+    # Before the API, which answers everything else below /api/v1/.
     path("", include("apps.ingest.urls")),
+    path("api/v1/", include("apps.api.urls")),
     path("api/v1/", include("apps.api.urls")),
     path("", include("apps.web.urls")),
 ]

@@ -58,7 +58,8 @@ async def application(scope: MutableMapping[str, Any], receive: Receive, send: S
     """The ingest door for one HTTP request."""
     started = perf_counter()
     try:
-        answer = await _answer(scope, receive)
+        with telemetry.tracer.start_as_current_span("ingest", record_exception=False, set_status_on_exception=False):
+            answer = await _answer(scope, receive)
     except _GoneError:
         return
     except Refusal as refusal:

@@ -73,10 +73,11 @@ def receive(request: IngestRequest, received_at: Micros | None = None) -> Answer
     received_at = micros.now() if received_at is None else received_at
     started = perf_counter()
     try:
-        admission = admit(request.headers)
-        decoded = decode(admission, request.body, received_at)
-        outcome, refused = store(admission, decoded.events)
-        answer = conclude(admission, decoded, outcome, refused, received_at)
+        with telemetry.tracer.start_as_current_span("ingest", record_exception=False, set_status_on_exception=False):
+            admission = admit(request.headers)
+            decoded = decode(admission, request.body, received_at)
+            outcome, refused = store(admission, decoded.events)
+            answer = conclude(admission, decoded, outcome, refused, received_at)
     except Refusal as refusal:
         answer = refusal.answer
     telemetry.ingest_duration.record(perf_counter() - started)
