@@ -73,18 +73,24 @@ def load_all_steps(cursor: psycopg.Cursor, work: Workspace) -> None:
         work.arrived.add((instance, step, step_id))
 
 
-def load_undo_groups(cursor: psycopg.Cursor, work: Workspace, refs: set[StepRef]) -> None:
+def load_undo_groups(cursor: psycopg.Cursor, touched: list[tuple[Workspace, set[StepRef]]]) -> None:
     """Put in everything that undoes, or is undone by, the touched steps: two rounds, by name and by id."""
-    names = work.undo_names(refs)
+    names = {work.uuid: work.undo_names(refs) for work, refs in touched}
+    pending = [work for work, _ in touched]
     for _ in range(2):
-        before = len(names)
-        wanted = sorted(names)
-        cursor.execute(statements.LOAD_UNDO_GROUP, [work.shard, work.uuid, wanted, wanted, wanted], prepare=True)
-        for instance, step, step_id, state in cursor.fetchall():
-            work.add_stored_step((instance, step, step_id), decode_step(state))
-        names |= work.undo_names(work.steps)
-        if len(names) == before:
+        if not pending:
             return
+        wanted = [
+            {"shard": work.shard, "correlation_uuid": work.uuid, "names": sorted(names[work.uuid])} for work in pending
+        ]
+        by_uuid = {work.uuid: work for work in pending}
+        cursor.execute(statements.LOAD_UNDO_GROUPS, [_json(wanted)], prepare=True)
+        for uuid, instance, step, step_id, state in cursor.fetchall():
+            by_uuid[uuid].add_stored_step((instance, step, step_id), decode_step(state))
+        before = {work.uuid: len(names[work.uuid]) for work in pending}
+        for work in pending:
+            names[work.uuid] |= work.undo_names(work.steps)
+        pending = [work for work in pending if len(names[work.uuid]) > before[work.uuid]]
 
 
 def load_awaiting(cursor: psycopg.Cursor, workspaces: Iterable[Workspace]) -> None:
@@ -123,19 +129,7 @@ def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDel
             row = instance_row(work, instance, event_count)
             instances.append(((work.shard, instance.id), row))
             _count_instance(work, instance, row, rollups)
-            for name, (_, value) in instance.state.attributes.items():
-                attributes.append(
-                    (
-                        (work.shard, instance.id, name),
-                        {
-                            "shard": work.shard,
-                            "instance_id": instance.id,
-                            "name": name,
-                            "project_id": work.project_id,
-                            "value": value,
-                        },
-                    )
-                )
+            attributes += _attribute_rows(work, instance)
             if not instance.is_undeclared and (work.project_id, instance.flow) not in _known_flows:
                 flows.add((work.project_id, instance.flow))
         correlations.append(_correlation_row(work, _hide_undeclared(work, rollups, hidden)))
@@ -168,6 +162,25 @@ def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDel
         columns = [list(column) for column in zip(*sorted(flows), strict=True)]
         cursor.execute(statements.INSERT_FLOWS, columns, prepare=True)
         transaction.on_commit(lambda: _known_flows.update(flows))
+
+
+def _attribute_rows(work: Workspace, instance: InstanceWork) -> list[tuple[tuple, dict[str, Any]]]:
+    """Rows of the attributes whose values are not stored yet."""
+    stored = instance.stored_attributes
+    return [
+        (
+            (work.shard, instance.id, name),
+            {
+                "shard": work.shard,
+                "instance_id": instance.id,
+                "name": name,
+                "project_id": work.project_id,
+                "value": value,
+            },
+        )
+        for name, (_, value) in instance.state.attributes.items()
+        if stored.get(name) != value
+    ]
 
 
 def _write(cursor: psycopg.Cursor, statement: str, keyed: list[tuple[tuple, dict[str, Any]]]) -> None:

@@ -32,7 +32,18 @@ def instance_id(correlation: str, flow: str, run: str) -> str:
 class InstanceWork:
     """An instance while it is merged."""
 
-    __slots__ = ("declared", "figures", "flow", "id", "is_changed", "judgement", "run", "state", "stored_version")
+    __slots__ = (
+        "declared",
+        "figures",
+        "flow",
+        "id",
+        "is_changed",
+        "judgement",
+        "run",
+        "state",
+        "stored_attributes",
+        "stored_version",
+    )
 
     def __init__(self, identity: str, flow: str, run: str, state: InstanceState) -> None:
         self.id = identity
@@ -40,6 +51,8 @@ class InstanceWork:
         self.run = run
         self.state = state
         self.stored_version = state.version
+        #: Attributes that have their row, with its value.
+        self.stored_attributes: dict[str, str] = {}
         self.is_changed = False
         self.declared: DeclaredFlow | None = None
         self.judgement: Judgement | None = None
@@ -100,6 +113,7 @@ class Workspace:
         """Put in an instance as it is stored."""
         work = InstanceWork(identity, flow, run, state)
         work.figures = figures
+        work.stored_attributes = {name: value for name, (_, value) in state.attributes.items()}
         self.instances[flow, run] = work
 
     def add_hidden_undeclared(self, state: InstanceState) -> None:

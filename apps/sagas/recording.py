@@ -198,10 +198,14 @@ def _project(cursor: psycopg.Cursor, fresh: _Fresh, meanings: dict[int, catalog.
         if work.shares_id:
             load_all_steps(cursor, work)
     load_steps(cursor, [(work, refs | work.arrived) for work, refs in touched])
+    undoing = [
+        (work, refs)
+        for work, refs in touched
+        if not work.is_new and (work.has_compensations or work.brings_compensation())
+    ]
+    load_undo_groups(cursor, undoing)
     rollups = RollupDeltas()
-    for work, refs in touched:
-        if not work.is_new and (work.has_compensations or work.brings_compensation()):
-            load_undo_groups(cursor, work, refs)
+    for work, _ in touched:
         work.merge(meanings[work.project_id].definitions, rollups)
     save(cursor, merged, rollups)
     for work in again:

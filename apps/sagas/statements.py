@@ -47,12 +47,15 @@ JOIN step_execution s ON s.shard = k.shard AND s.correlation_uuid = k.correlatio
      AND s.instance_id = k.instance_id AND s.step = k.step AND s.step_id = k.step_id
 """
 
-#: In one correlation: steps that go by one of these names or ids, and compensations of them.
-LOAD_UNDO_GROUP = """
-SELECT s.instance_id::text, s.step, s.step_id, s.state
-FROM step_execution s
-WHERE s.shard = %s AND s.correlation_uuid = %s
-  AND (s.step = ANY(%s::text[]) OR s.step_id = ANY(%s::text[]) OR s.compensates = ANY(%s::text[]))
+#: Steps that go by one of the names or ids given for their correlation, and compensations of them.
+LOAD_UNDO_GROUPS = """
+SELECT k.correlation_uuid::text, s.instance_id::text, s.step, s.step_id, s.state
+FROM json_to_recordset(%s::json) k(shard int, correlation_uuid uuid, names text[])
+CROSS JOIN LATERAL (
+    SELECT instance_id, step, step_id, state FROM step_execution s
+    WHERE s.shard = k.shard AND s.correlation_uuid = k.correlation_uuid
+      AND (s.step = ANY(k.names) OR s.step_id = ANY(k.names) OR s.compensates = ANY(k.names))
+) s
 """
 
 #: Events that wait for one of these ids, with the step executions that the time of the cause matters to.
