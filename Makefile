@@ -17,7 +17,7 @@ help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 demo: $(STAMP) ## Start everything with live example sagas; prints a URL and a login
-	@$(BIN)/python manage.py up --port $(PORT) --simulate
+	@$(BIN)/python manage.py up --port $(PORT) --simulate --backfill 1
 
 up: $(STAMP) ## Start everything without example sagas
 	@$(BIN)/python manage.py up --port $(PORT)
@@ -49,7 +49,7 @@ format: $(STAMP) ## Rewrite the code in the project's style
 
 bench: $(STAMP) ## Measure: ingest against a bare COPY, and the other benchmarks
 	@for file in benchmarks/*.py; do \
-	    case $$file in */__init__.py) ;; *) echo "== $$file"; $(BIN)/python $$file || exit 1;; esac; done
+	    case $$file in */stage.py) ;; *) echo "== $$file"; $(BIN)/python $$file || exit 1;; esac; done
 
 migrate: $(STAMP) ## Bring the database up to date
 	@$(BIN)/python manage.py servers -- migrate
