@@ -116,7 +116,7 @@ function countTimes(within) {
 const SLOW = 15000;
 const POLL = 5000;
 const GAP = 250;
-const live = { socket: null, isOpen: false, hasFailed: false, lastAt: Date.now(), startedAt: 0, cost: 0, pending: 0, timer: 0, retry: 0 };
+const live = { socket: null, isOpen: false, wasTried: false, hasFailed: false, lastAt: Date.now(), startedAt: 0, cost: 0, pending: 0, timer: 0, retry: 0 };
 
 function isBusy(fragment) {
   const active = document.activeElement;
@@ -147,8 +147,8 @@ function refreshSoon() {
 
 function showPill() {
   for (const pill of document.querySelectorAll("[data-live-pill]")) {
-    const word = live.hasFailed ? "no answer" : live.isOpen ? "live" : "polling";
-    pill.dataset.state = live.hasFailed ? "off" : live.isOpen ? "live" : "polling";
+    const word = live.hasFailed ? "no answer" : live.isOpen ? "live" : live.wasTried ? "polling" : "connecting";
+    pill.dataset.state = live.hasFailed || word === "connecting" ? "off" : word;
     pill.title = live.hasFailed
       ? "The server does not answer; this is what it last said"
       : live.isOpen
@@ -177,6 +177,7 @@ function connect() {
   });
   socket.addEventListener("close", (event) => {
     live.isOpen = false;
+    live.wasTried = true;
     showPill();
     // Signed out, or no longer a member: the page itself then says what is the case.
     if (event.code === 4401 || event.code === 4403) {

@@ -133,6 +133,7 @@ def rows(request: HttpRequest) -> HttpResponse:
     context = {
         "rows": shown,
         "shown": write_keys(row.instance for row in shown),
+        "rows_query": asked.url_query(cursor=asked.cursor),
         "new_count": fresh,
         "new_is_least": fresh >= LIMIT,
         "now": now,
@@ -180,6 +181,7 @@ def _frame(project: Project, asked: Asked, now: Micros) -> dict[str, Any]:
     return {
         "now": now,
         "q": asked.text,
+        "rows_query": asked.url_query(cursor=asked.cursor),
         "sort": asked.sort,
         "default_sort": queries.DEFAULT_SORT,
         "sort_label": SORTS.get(asked.sort, asked.sort),

@@ -160,10 +160,12 @@ def _incident_line(incident: Incident) -> Line:
 def _owed_line(glance: queries.Overview) -> Line:
     waiting: dict[str, int] = {}
     for entry in glance.owed:
-        name = entry.waiting_for or "nothing asked for yet"
-        waiting[name] = waiting.get(name, 0) + 1
+        if entry.waiting_for:
+            waiting[entry.waiting_for] = waiting.get(entry.waiting_for, 0) + 1
     most = sorted(waiting.items(), key=lambda item: -item[1])[:3]
-    text = "Effects that are done, should be undone and are not. Waiting for " + ", ".join(name for name, _ in most)
+    text = "Effects that are done, should be undone and are not"
+    if most:
+        text += "; the oldest wait for " + ", ".join(name for name, _ in most)
     count = glance.owed_count
     title = f"Compensations owed in {count:,} {'saga' if count == 1 else 'sagas'}"
     url = _instances("is:owed", "owed_since")

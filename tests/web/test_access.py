@@ -1,0 +1,140 @@
+"""Who may open which page: every route of the pages, generated from the URLconf, so that none is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+from django.urls import URLPattern, reverse
+
+from apps.projects.models import Project, Source
+from apps.web.urls import urlpatterns
+from tests.web.conftest import SignIn, text_of
+
+#: Pages that are there for people who have not signed in.
+OPEN = {"login", "logout"}
+#: What a POST needs, where it changes anything at all.
+CHANGES = {
+    "flow": "operator",
+    "flow_new": "operator",
+    "incident": "operator",
+    "settings": "admin",
+    "settings_members": "admin",
+    "settings_tokens": "admin",
+    "settings_receivers": "admin",
+    "settings_rules": "admin",
+}
+#: What looking needs, where a viewer is not enough.
+NEEDS = {"flow_new": "operator"}
+RANK = ("viewer", "operator", "admin")
+
+NAMES = sorted(pattern.name for pattern in urlpatterns if isinstance(pattern, URLPattern) and pattern.name not in OPEN)
+
+
+def address(name: str, source: Source) -> str:
+    """An address of the route, of things that exist."""
+    arguments = {
+        "correlation": ["order-stuck"],
+        "flow": ["order-fulfilment"],
+        "incident": [1],
+        "rejected": [source.pk],
+    }
+    return reverse(f"web:{name}", args=arguments.get(name, []))
+
+
+def test_a_stranger_is_sent_to_the_sign_in_page(sign_in: SignIn, source: Source, trouble: None) -> None:
+    stranger = sign_in("anonymous")
+
+    for name in NAMES:
+        answer = stranger.get(address(name, source))
+        assert answer.status_code == 302, name
+        assert answer.headers["Location"].startswith("/login?next="), name
+
+
+@pytest.mark.parametrize("role", RANK)
+def test_members_see_what_their_role_allows(role: str, sign_in: SignIn, source: Source, trouble: None) -> None:
+    member = sign_in(role)
+
+    for name in NAMES:
+        answer = member.get(address(name, source))
+        is_allowed = RANK.index(role) >= RANK.index(NEEDS.get(name, "viewer"))
+        assert answer.status_code == (200 if is_allowed else 403), name
+        assert "no-store" in answer.headers["Cache-Control"], name
+
+
+@pytest.mark.parametrize("name", ["correlation", "flow", "incident", "rejected"])
+def test_what_belongs_to_another_project_looks_like_what_does_not_exist(
+    name: str, sign_in: SignIn, source: Source, trouble: None
+) -> None:
+    rival = sign_in("foreign")
+
+    assert rival.get(address(name, source)).status_code == 404
+    assert rival.get(address(name, source) + "?project=shop").status_code == 404
+
+
+def test_a_list_shows_nothing_of_another_project(sign_in: SignIn, source: Source, trouble: None) -> None:
+    rival = sign_in("foreign")
+
+    for name in ("overview", "instances", "flows", "incidents", "sources", "settings_tokens", "settings_members"):
+        page = text_of(rival.get(reverse(f"web:{name}")))
+        assert not [theirs for theirs in ("order-stuck", "order-owing", "Corner shop") if theirs in page]
+
+
+@pytest.mark.parametrize("role", RANK)
+def test_changes_need_their_role(role: str, sign_in: SignIn, source: Source, trouble: None) -> None:
+    member = sign_in(role)
+
+    for name, needed in CHANGES.items():
+        answer = member.post(address(name, source), {"action": "nonsense", "project": "shop"})
+        is_allowed = RANK.index(role) >= RANK.index(needed)
+        assert (answer.status_code == 403) is not is_allowed, name
+
+
+def test_a_form_of_one_project_never_changes_another(sign_in: SignIn, shop: Project, rival: Project) -> None:
+    admin = sign_in("admin")
+    admin.get("/?project=shop")
+
+    answer = admin.post("/settings", {"project": "rival", "name": "Taken over", "retention_days": 1})
+
+    assert answer.status_code == 404
+    rival.refresh_from_db()
+    assert rival.name == "Rival shop"
+
+
+def test_somebody_without_a_project_is_told_so(sign_in: SignIn, shop: Project) -> None:
+    client = sign_in("viewer")
+    shop.memberships.all().delete()
+
+    answer = client.get("/")
+
+    assert answer.status_code == 403
+    assert "not a member of any project" in text_of(answer)
+
+
+def test_a_fragment_for_somebody_who_signed_out_moves_the_whole_page_to_the_sign_in_page(sign_in: SignIn) -> None:
+    headers = {"HX-Request": "true", "HX-Current-URL": "http://testserver/instances?q=is:stuck"}
+
+    answer = sign_in("anonymous").get("/instances/rows", headers=headers)
+
+    assert answer.headers["HX-Redirect"] == "/login?next=/instances%3Fq%3Dis%3Astuck"
+
+
+def test_the_project_of_the_address_is_kept_for_the_next_pages(sign_in: SignIn, shop: Project, rival: Project) -> None:
+    client = sign_in("admin")
+    rival.memberships.create(user=shop.memberships.get().user, role="viewer")
+
+    client.get("/?project=rival")
+
+    assert "Rival shop" in text_of(client.get("/sources"))
+
+
+def test_pages_allow_no_inline_script_or_style(sign_in: SignIn, source: Source, trouble: None) -> None:
+    client = sign_in("admin")
+
+    for name in NAMES:
+        answer = client.get(address(name, source))
+        assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
+        if answer.headers["Content-Type"].startswith("text/html"):
+            page = text_of(answer)
+            assert " style=" not in page
+            assert "<style" not in page
+            assert "<script>" not in page
+            assert " onclick=" not in page
