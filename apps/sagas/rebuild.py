@@ -59,9 +59,9 @@ def _take_back(cursor: psycopg.Cursor, old: Workspace, rollups: RollupDeltas) ->
             rollups.add_instance(old.project_id, instance.flow, instance.figures, -1)
     cursor.execute(statements.READ_STEPS, [old.shard, old.uuid], prepare=True)
     for instance_id, step, _, state in cursor.fetchall():
-        instance = flows.get(instance_id)
-        if instance is not None:
-            key = (old.project_id, instance.flow, instance.stored_version, step)
+        found = flows.get(instance_id)
+        if found is not None:
+            key = (old.project_id, found.flow, found.stored_version, step)
             rollups.add_step(key, execution_of(decode_step(state).facts), -1)
 
 

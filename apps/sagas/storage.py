@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
@@ -96,7 +95,7 @@ def encode_attributes(event: SagaEvent) -> str:
     ).decode()
 
 
-def encode_event(shard: int, correlation: UUID, source_ref: int, event: SagaEvent) -> tuple[Any, ...]:
+def encode_event(shard: int, correlation: str, source_ref: int, event: SagaEvent) -> tuple[Any, ...]:
     """The event as a row of `EVENT_COLUMNS`."""
     return (
         shard,
