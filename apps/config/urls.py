@@ -13,7 +13,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     # Before the API, which answers everything else below /api/v1/.
     path("", include("apps.ingest.urls")),
     path("api/v1/", include("apps.api.urls")),
-    path("api/v1/", include("apps.api.urls")),
     path("", include("apps.web.urls")),
 ]
 
