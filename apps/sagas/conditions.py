@@ -153,12 +153,25 @@ def _claim(term: Term, patterns: list[Pattern], project_id: int, marks: Watermar
 
 
 def _attribute(term: Term, patterns: list[Pattern], project_id: int, marks: Watermarks) -> Condition:
+    """Facts that few instances have are looked up; those that many have are checked along the list."""
     value = _matches("fact.value", patterns)
-    return Condition(
-        "EXISTS (SELECT 1 FROM instance_attribute AS fact WHERE fact.project_id = %s AND fact.name = %s"  # noqa: S608
-        f" AND ({value.sql}) AND fact.shard = instance.shard AND fact.instance_id = instance.id)",
+    found = Condition(
+        "SELECT fact.shard, fact.instance_id FROM instance_attribute AS fact WHERE fact.project_id = %s"  # noqa: S608
+        f" AND fact.name = %s AND ({value.sql})",
         [project_id, term.name, *value.params],
     )
+    if _finds_few(found):
+        return Condition(f"(instance.shard, instance.id) IN ({found.sql})", found.params)
+    # A value read for each row, which the planner cannot turn into a join over all facts: there is at most one.
+    fact = (
+        "(SELECT fact.value FROM instance_attribute AS fact WHERE fact.shard = instance.shard"
+        " AND fact.instance_id = instance.id AND fact.name = %s)"
+    )
+    parts = []
+    for pattern in patterns:
+        test, wanted = ("= %s", pattern.text) if pattern.is_exact else ("LIKE %s", like(pattern))
+        parts.append(Condition(f"{fact} {test}", [term.name, wanted]))
+    return any_of(parts)
 
 
 def _open_step(term: Term, patterns: list[Pattern], project_id: int, marks: Watermarks) -> Condition:
@@ -173,7 +186,11 @@ def _open_step(term: Term, patterns: list[Pattern], project_id: int, marks: Wate
 
 
 def _error(term: Term, patterns: list[Pattern], project_id: int, marks: Watermarks) -> Condition:
-    return any_of([_matches("instance.error", patterns), _matches("instance.error_fingerprint", patterns)])
+    found = any_of([_matches("instance.error", patterns), _matches("instance.error_fingerprint", patterns)])
+    if any(not pattern.text.strip("*") for pattern in patterns):
+        return found
+    # Said twice, so that the index of those that have an error is of use.
+    return all_of([Condition("instance.error <> ''"), found])
 
 
 def _free_text(term: Term, patterns: list[Pattern], project_id: int, marks: Watermarks) -> Condition:
@@ -205,10 +222,10 @@ def _free_text(term: Term, patterns: list[Pattern], project_id: int, marks: Wate
     if not Flow.objects.filter(project_id=project_id, name=text).exists() and _finds_few(found):
         return Condition(f"(instance.shard, instance.id) IN ({found.sql})", found.params)
     has_fact = (
-        "EXISTS (SELECT 1 FROM instance_attribute AS fact WHERE fact.shard = instance.shard"
-        " AND fact.instance_id = instance.id AND fact.project_id = %s AND fact.value = %s)"
+        "%s = ANY (ARRAY(SELECT fact.value FROM instance_attribute AS fact WHERE fact.shard = instance.shard"
+        " AND fact.instance_id = instance.id))"
     )
-    return any_of([*columns, Condition(has_fact, [project_id, text])])
+    return any_of([*columns, Condition(has_fact, [text])])
 
 
 def _finds_few(found: Condition) -> bool:

@@ -154,6 +154,15 @@ class Instance(models.Model):
                 name="instance_open",
                 condition=models.Q(ended_at__isnull=True),
             ),
+            # The exceptions among instances, which queries ask for by `error:` and `comp:`.
+            models.Index(
+                fields=["project", "-last_event_at", "id"], name="instance_error", condition=~models.Q(error="")
+            ),
+            models.Index(
+                fields=["project", "compensation_state", "-last_event_at", "id"],
+                name="instance_compensation",
+                condition=~models.Q(compensation_state="none"),
+            ),
         ]
 
 

@@ -134,7 +134,7 @@ ENDED = {"status": "completed", "ended_at": NOW - MINUTE, "duration_us": 10 * SE
         ('run:""', {"run_id": ""}),
         ("style:hybrid", {"style": "hybrid"}),
         ("error:*declined*", {"error": "card declined by bank"}),
-        ("error:3f9a", {"error_fingerprint": "3f9a"}),
+        ("error:3f9a", {"error_fingerprint": "3f9a", "error": "declined"}),
         ("dead>0", {"dead_letter_count": 1}),
         ("findings=2", {"finding_count": 2}),
         ("ord-", {"correlation_id": "ord-7"}),
@@ -339,6 +339,37 @@ def test_counting_stops_where_it_no_longer_matters(
     assert str(queries.count_instances(project.pk, parse(""), now=NOW)) == "3"
     make()
     assert str(queries.count_instances(project.pk, parse(""), now=NOW)) == "3+"
+
+
+def test_counting_that_takes_too_long_becomes_an_estimate(
+    project: Project, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(20):
+        make()
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE instance")
+    counted = queries.count_instances(project.pk, parse("flow:order"), now=NOW)
+    assert (counted.number, counted.is_estimate, str(counted)) == (20, False, "20")
+
+    def give_up(seconds: float = 5.0) -> Any:
+        if seconds == queries.COUNT_SECONDS:
+            raise ReadTooLongError(seconds)
+        return read_limit(seconds)
+
+    monkeypatch.setattr(queries, "read_limit", give_up)
+    counted = queries.count_instances(project.pk, parse("flow:order"), now=NOW)
+    assert (counted.number, counted.is_estimate, str(counted)) == (20, True, "about 20")
+
+
+@pytest.mark.parametrize("text", ["attr.customer=42", "attr.customer:4*,x", "-attr.customer!=42", "42", "order", "pay"])
+def test_what_many_instances_share_is_found_the_same_way(
+    project: Project, make: Make, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    for number in range(4):
+        make(f"c{number}", attributes={"customer": "42" if number % 2 else "7"}, waiting_for="pay" if number else None)
+    few = found(project, text)
+    monkeypatch.setattr("apps.sagas.conditions.FEW", 0)
+    assert found(project, text) == few != []
 
 
 def test_a_read_that_takes_too_long_is_given_up(project: Project) -> None:
