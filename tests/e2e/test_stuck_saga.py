@@ -1,4 +1,4 @@
-"""The whole product in one story: events in over HTTP, a live page, the saga gets stuck, people are told, it recovers."""
+"""The whole product in one story: events in, a live page, the saga gets stuck, people are told, it recovers."""
 
 from __future__ import annotations
 
