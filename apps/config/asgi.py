@@ -21,8 +21,8 @@ from apps.web.live import websocket_application  # noqa: E402
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[Any], Awaitable[None]]
 
-#: A batch of 500 events makes some 30,000 short-lived objects and no cycles; by default the collector would go through
-#: them, and all that is older, dozens of times per batch. This costs a few megabytes and saves a fifth of the time.
+#: Decoding a batch makes many short-lived objects and no cycles, so the collector need not look as often as by default.
+#: Measured on batches of 500 after `gc.freeze`: 2 % less CPU time.
 _GC_THRESHOLDS = (50_000, 20, 50)
 
 
