@@ -87,13 +87,17 @@ def test_sending_events_is_described_with_its_limits(document: dict[str, Any], s
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [(method, path) for method, path, _ in ROUTES if method == "get" and "export" not in path]
+    ("method", "path"),
+    [
+        (method, path)
+        for method, path, _ in ROUTES
+        # Streams have no schema; one incident is compared below.
+        if method == "get" and not path.startswith(("/export", "/incidents/"))
+    ],
 )
 def test_answers_are_as_described(
     document: dict[str, Any], operator, store, project: Project, method: str, path: str
 ) -> None:
-    if path.startswith("/incidents/"):
-        pytest.skip("the list describes the same shape, see test_an_incident_is_as_described")
     store(*rollback("o-1"), event("o-1", 30, None, flow=None, type="com.acme.Bare"))
     Reprojection.objects.create(project=project, reason="x", revision=1)
     operator("put", "/flows/order", "flow: order\nsteps: [{name: pay, deadline: 30s}]", kind="application/yaml")

@@ -220,12 +220,10 @@ def test_pages_of_instances_join_to_the_list(reader, store) -> None:
     assert third["next_cursor"] is None
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "AAAA", "%00", "'; DROP TABLE instance", "é", "A" * 4096])
+@pytest.mark.parametrize("cursor", ["x", "AAAA", "%00", "'; DROP TABLE instance", "é", "A" * 4096])
 @pytest.mark.parametrize("path", ["/instances", "/correlations/o-1/events", "/incidents", "/rejected-events"])
 def test_a_cursor_that_we_did_not_make_is_refused(reader, store, path: str, cursor: str) -> None:
     store(*rollback("o-1"))
-    if path == "/incidents" and cursor == "":
-        pytest.skip("an empty cursor is the start of the incidents")
     assert problem(reader("get", path, cursor=cursor), 400)["code"] == "invalid_cursor"
 
 
