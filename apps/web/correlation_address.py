@@ -31,6 +31,11 @@ class Address:
         merged = {**self.values, **{key: "" if value is None else str(value) for key, value in changes.items()}}
         return "?" + urlencode([(key, merged[key]) for key in _KEPT if merged.get(key)])
 
+    def prefix(self, **changes: object) -> str:
+        """The same, ready for one more parameter to be written behind it."""
+        query = self.with_(**changes)
+        return query if query == "?" else query + "&"
+
 
 def read_address(request: HttpRequest) -> Address:
     """What the request asks to see."""

@@ -55,19 +55,40 @@
   }
 
   function go(search, { replace = false, keepScroll = true } = {}) {
-    const url = new URL(search, location.href);
+    const target = new URL(search, location.href);
+    const url = target.pathname + target.search;
     if (replace) history.replaceState(null, "", url);
     else history.pushState(null, "", url);
-    load(url, keepScroll);
+    load(target, keepScroll);
   }
 
-  function load(url, keepScroll) {
+  let latest = 0;
+  let isLoading = false;
+
+  async function load(url, keepScroll) {
     const fetched = new URL(url);
-    fetched.hash = "";
     const blocks = keepScroll ? blocksInView() : "";
     if (blocks && !fetched.searchParams.has("rows")) fetched.searchParams.set("rows", blocks);
-    if (!keepScroll) hold = { top: 0, left: 0, focus: "", open: [], isFresh: true };
-    htmx.ajax("GET", fetched.pathname + fetched.search, { target: "#correlation", swap: "outerHTML" });
+    const number = ++latest;
+    isLoading = true;
+    try {
+      const headers = { "HX-Request": "true", "HX-Current-URL": location.href, "X-Project": document.body.dataset.project ?? "" };
+      const answer = await fetch(fetched.pathname + fetched.search, { headers });
+      if (number !== latest) return;
+      if (!answer.ok || answer.headers.has("HX-Redirect")) {
+        location.assign(url);
+        return;
+      }
+      const text = await answer.text();
+      if (number !== latest) return;
+      if (keepScroll) keep();
+      else hold = { isFresh: true };
+      htmx.swap("#correlation", text, { swapStyle: "outerHTML", swapDelay: 0, settleDelay: 0 });
+    } catch {
+      location.assign(url);
+    } finally {
+      if (number === latest) isLoading = false;
+    }
   }
 
   addEventListener("popstate", () => load(new URL(location.href), true));
@@ -91,8 +112,21 @@
     const blocks = elt.id === "correlation" && event.detail.triggeringEvent?.type === "refresh" ? blocksInView() : "";
     if (blocks) event.detail.parameters.rows = blocks;
   });
+  // A live look that was asked for before the reader went on shows what they have left: it is dropped.
+  function saysTheSame(search) {
+    const plain = (text) => {
+      const parameters = new URLSearchParams(text);
+      parameters.delete("rows");
+      parameters.sort();
+      return parameters.toString();
+    };
+    return plain(search) === plain(location.search);
+  }
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.target?.id === "correlation" && !hold?.isFresh) keep();
+    if (event.detail.target?.id !== "correlation") return;
+    const asked = new URL(event.detail.pathInfo?.requestPath ?? "", location.href);
+    if (isLoading || !saysTheSame(asked.search)) event.detail.shouldSwap = false;
+    else keep();
   });
   document.addEventListener("htmx:afterSettle", () => {
     if (!root() || root().dataset.ready) return;

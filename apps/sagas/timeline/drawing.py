@@ -135,6 +135,8 @@ class Tie:
     x2: str
     y1: float
     y2: float
+    #: What it undoes ended outside the window: only its way from the edge is drawn.
+    is_cut: bool = False
 
     @property
     def head(self) -> str:

@@ -325,6 +325,7 @@ def draw_ties(context: Context, first: int, last: int) -> tuple[Tie, ...]:
                 x2=percent(context.scale.at(begins)),
                 y1=source.top - lanes[first].top + 25.5,
                 y2=target.top - lanes[first].top + 14,
+                is_cut=not context.scale.start <= ended <= context.scale.end,
             )
         )
     return tuple(ties)

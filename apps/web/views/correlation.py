@@ -57,7 +57,7 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
         "address": address,
         "page_path": reverse("web:correlation", args=[correlation_id]),
         "sprite": static("img/icons.svg"),
-        "event_prefix": address.with_(event=None, source=None, rows=None, tab="timeline") + "&event=",
+        "event_prefix": address.prefix(event=None, source=None, rows=None, tab=None) + "event=",
     }
     if request.htmx and request.GET.get("block"):  # type: ignore[attr-defined]
         timeline = build(view, now, address.options, watermarks=marks, usual=_usual(view, now))
@@ -186,7 +186,7 @@ def _timeline_links(timeline: Timeline, address: Address) -> dict[str, Any]:
         "fold_links": {chip.key: address.with_(open=_toggled(address, chip.key)) for chip in timeline.chips},
         "shut_links": _shut_links(timeline, address),
         "breaks": " ".join(f"{moment}:{place:.3f}" for moment, place in timeline.breaks),
-        "rows_prefix": address.with_(rows=None) + ("&" if address.with_(rows=None) != "?" else ""),
+        "rows_prefix": address.prefix(rows=None),
     }
 
 
