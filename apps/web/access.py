@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, overload
 
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse
@@ -50,6 +50,10 @@ def role_in(user: Any, project_id: int) -> str | None:
     return Membership.objects.filter(user=user, project_id=project_id).values_list("role", flat=True).first()
 
 
+@overload
+def project_view(view: View) -> View: ...
+@overload
+def project_view(*, role: str = ..., change_role: str | None = ...) -> Callable[[View], View]: ...
 def project_view(
     view: View | None = None, *, role: str = Role.VIEWER.value, change_role: str | None = None
 ) -> Callable[[View], View] | View:

@@ -44,7 +44,7 @@ def _navigation(request: HttpRequest, project_id: int) -> list[dict[str, Any]]:
     """The main navigation: where each entry leads, whether the reader is there, and how many incidents there are."""
     if request.htmx:  # type: ignore[attr-defined]  # fragments have none
         return []
-    here = request.resolver_match.url_name if request.resolver_match else ""
+    here = (request.resolver_match.url_name if request.resolver_match else None) or ""
     return [
         {
             "url": reverse(f"web:{name}"),

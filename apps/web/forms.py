@@ -16,6 +16,15 @@ from apps.projects.models import Project, Role, Scope, Source
 #: Days a token may be valid; "" = for ever.
 LIFETIMES = (("", "until it is revoked"), ("1", "1 day"), ("30", "30 days"), ("90", "90 days"), ("365", "1 year"))
 
+#: Ids of rows fit into a bigint; anything longer names nothing.
+_MOST_DIGITS = 18
+
+
+def row_id(text: str | None) -> int:
+    """An id from a hidden field; 0, which names nothing, for anything else."""
+    text = text or ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
+
 
 class ProjectForm(forms.ModelForm):
     """What an admin may set of a project. The slug stays: URLs and scripts hold it."""

@@ -119,7 +119,7 @@ def read_again(project_id: int, query: Query, keys: list[RowKey], marks: Waterma
     )
     by_key = {(instance.shard, instance.id): instance for instance in found}
     return [
-        InstanceRow(instance, marks.stuck_since(instance), bool(instance.matches))  # type: ignore[attr-defined]
+        InstanceRow(instance, marks.stuck_since(instance), bool(instance.matches))
         for key in keys
         if (instance := by_key.get(key)) is not None
     ]

@@ -60,7 +60,7 @@ def logout(request: HttpRequest) -> HttpResponse:
 @sensitive_post_parameters()
 def show(request: HttpRequest) -> HttpResponse:
     """One's own account: name, roles, password."""
-    form = PasswordChangeForm(request.user, request.POST or None)
+    form = PasswordChangeForm(request.user, request.POST or None)  # type: ignore[arg-type]  # signed in
     if request.method == "POST" and form.is_valid():
         session_key = request.session.session_key
         user = form.save()

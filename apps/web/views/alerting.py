@@ -20,10 +20,8 @@ from apps.lib import micros
 from apps.lib.micros import Micros, parse_duration
 from apps.projects.models import Project, Role
 from apps.web.access import project_view
+from apps.web.forms import row_id
 from apps.web.views.settings import page
-
-#: Ids of rows fit into a bigint; anything longer names nothing.
-_MOST_DIGITS = 18
 
 
 @project_view(change_role=Role.ADMIN)
@@ -48,7 +46,7 @@ def receivers(request: HttpRequest) -> HttpResponse:
             return _receivers_page(request, project, context | {"secret": signing_secret(made), "made": made})
         return redirect("web:settings_receivers")
     if action in {"test", "disable", "enable", "delete"}:
-        receiver = get_object_or_404(project.receivers, pk=_number(request.POST.get("receiver")))
+        receiver = get_object_or_404(Receiver, project=project, pk=row_id(request.POST.get("receiver")))
         _change_receiver(request, receiver, action)
         return redirect("web:settings_receivers")
     return _receivers_page(request, project, context)
@@ -119,25 +117,24 @@ def rules(request: HttpRequest) -> HttpResponse:
     rule_book.ensure_built_in()
     action = request.POST.get("action", "")
     if action == "delete":
-        rule = get_object_or_404(project.rules, pk=_number(request.POST.get("rule")), is_built_in=False)
+        rule = get_object_or_404(Rule, project=project, pk=row_id(request.POST.get("rule")), is_built_in=False)
         rule_book.delete_rule(rule)
         messages.success(request, f"{rule.name} is deleted; its incidents resolve by themselves.")
         return redirect("web:settings_rules")
     if action not in {"save", "create"}:
         return _rules_page(request, project)
-    rule = None
+    changed = None
     if action == "save":
-        rule = get_object_or_404(project.rules, pk=_number(request.POST.get("rule")))
-    problems, draft = _draft(request.POST, rule)
+        changed = get_object_or_404(Rule, project=project, pk=row_id(request.POST.get("rule")))
+    problems, draft = _draft(request.POST, changed)
     if not problems:
         try:
-            rule = rule_book.save_rule(project.pk, draft, rule)
+            saved = rule_book.save_rule(project.pk, draft, changed)
         except rule_book.RuleError as error:
             problems = error.problems
     if problems:
-        return _rules_page(request, project, draft=draft, problems=problems, refused=rule, status=422)
-    assert rule is not None
-    messages.success(request, f"{rule.name} is saved; it holds from the next sweep on, within seconds.")
+        return _rules_page(request, project, draft=draft, problems=problems, refused=changed, status=422)
+    messages.success(request, f"{saved.name} is saved; it holds from the next sweep on, within seconds.")
     return redirect("web:settings_rules")
 
 
@@ -158,7 +155,7 @@ def _draft(posted: QueryDict, rule: Rule | None) -> tuple[dict[str, str], rule_b
         cooldown_us=spans["cooldown"],
         severity=posted.get("severity", ""),
         is_enabled=posted.get("enabled") == "on",
-        receiver_ids=tuple({_number(text) for text in posted.getlist("receivers")}),
+        receiver_ids=tuple({row_id(text) for text in posted.getlist("receivers")}),
     )
 
 
@@ -196,9 +193,3 @@ def _rules_page(
         "new_problems": (problems or {}) if refused is None else {},
     }
     return page(request, "web/settings_rules.html", status, **context)
-
-
-def _number(text: str | None) -> int:
-    """An id from a form; 0, which names nothing, for anything else."""
-    is_number = bool(text) and text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS  # type: ignore[union-attr]
-    return int(text) if is_number else 0  # type: ignore[arg-type]

@@ -103,7 +103,8 @@ def _lines(glance: queries.Overview, incidents: list[Incident]) -> list[Line]:
         if incident is not None:
             del left[incident.pk]
         stuck.append(_stuck_line(cause, incident))
-    others, small = [], []
+    others: list[Line] = []
+    small: list[Line] = []
     for incident in left.values():
         condition = incident.rule.condition if incident.rule else incident.rule_name
         if condition == "compensation_owed" or incident.status == "snoozed":

@@ -14,7 +14,7 @@ from django.utils import timezone
 from apps.projects.models import Membership, Project, Role, Scope
 from apps.projects.tokens import create_token, revoke_token
 from apps.web.access import SESSION_KEY, project_view, projects_of
-from apps.web.forms import NewMemberForm, NewProjectForm, ProjectForm, TokenForm
+from apps.web.forms import NewMemberForm, NewProjectForm, ProjectForm, TokenForm, row_id
 from apps.web.live import recheck_user
 
 SECTIONS = (
@@ -78,8 +78,7 @@ def _change_member(request: HttpRequest, current: Project, action: str) -> None:
     with transaction.atomic():
         # The admins are locked: two admins who remove each other at once must not both succeed.
         admins = list(current.memberships.select_for_update().filter(role=Role.ADMIN).values_list("pk", flat=True))
-        number = request.POST.get("member", "")
-        member = get_object_or_404(current.memberships, pk=int(number) if number.isdecimal() else 0)
+        member = get_object_or_404(current.memberships, pk=row_id(request.POST.get("member")))
         role = request.POST.get("role", "")
         if action == "role" and role not in Role.values:
             messages.error(request, "There is no such role.")
@@ -119,21 +118,22 @@ def tokens(request: HttpRequest) -> HttpResponse:
         context["created_opens_ingest"] = Scope.INGEST in data["scopes"]
         context["form"] = TokenForm(project=current)
     elif action == "revoke":
-        number = request.POST.get("token", "")
-        token = get_object_or_404(current.tokens, pk=int(number) if number.isdecimal() else 0)
+        token = get_object_or_404(current.tokens, pk=row_id(request.POST.get("token")))
         revoke_token(token)
         messages.success(request, f"{token.name} is revoked.")
         return redirect("web:settings_tokens")
     listed = list(current.tokens.select_related("source", "created_by").order_by("revoked_at", "-created_at")[:500])
     present = timezone.now()
-    for token in listed:
-        token.is_over = bool(token.revoked_at or (token.expires_at and token.expires_at <= present))
-    listed.sort(key=lambda token: token.is_over)
+    rows = [
+        {"token": token, "is_over": bool(token.revoked_at or (token.expires_at and token.expires_at <= present))}
+        for token in listed
+    ]
+    rows.sort(key=lambda row: bool(row["is_over"]))
     chosen = request.POST.getlist("scopes") if creating and "created" not in context else [Scope.INGEST.value]
     return page(
         request,
         "web/settings_tokens.html",
-        tokens=listed,
+        rows=rows,
         scopes=Scope.choices,
         chosen_scopes=chosen,
         public_url=settings.PUBLIC_URL,
@@ -151,7 +151,11 @@ def projects(request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         with transaction.atomic():
             made = form.save()
-            Membership.objects.create(project=made, user=request.user, role=Role.ADMIN)
+            Membership.objects.create(
+                project=made,
+                user=request.user,  # type: ignore[misc]  # signed in
+                role=Role.ADMIN,
+            )
         request.session[SESSION_KEY] = made.slug
         messages.success(request, f"{made.name} is ready. Connect its first source with a token.")
         return redirect("web:overview")
