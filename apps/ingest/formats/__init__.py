@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apps.ingest.formats import cloudevents
+from apps.ingest.formats import cloudevents, temporal
 from apps.ingest.formats.decoding import Decoded, Decoder, Payload, Rejection, excerpt_of
+from apps.ingest.formats.histories import HistoryDecoder
 
-__all__ = ["FORMATS", "Decoded", "Decoder", "Payload", "Rejection", "excerpt_of"]
+__all__ = ["FORMATS", "HISTORIES", "Decoded", "Decoder", "Payload", "Rejection", "excerpt_of"]
 
 FORMATS: Mapping[str, Decoder] = {
     "cloudevents": cloudevents.decode,
@@ -15,4 +16,9 @@ FORMATS: Mapping[str, Decoder] = {
     "cloudevents-batch": cloudevents.decode_batch,
     "cloudevents-ndjson": cloudevents.decode_ndjson,
     "cloudevents-binary": cloudevents.decode_binary,
+}
+
+#: Engines' own history documents, by the name that users choose.
+HISTORIES: Mapping[str, HistoryDecoder] = {
+    "temporal": temporal.decode,
 }

@@ -1,0 +1,257 @@
+"""Temporal's history documents to `SagaEvent`s. Pure.
+
+Accepted, in today's and in the first releases' spelling of enums:
+- `{"events": […]}`: `temporal workflow show --output json`, the SDKs' history JSON;
+- `{"history": {"events": […]}, …}`: GetWorkflowExecutionHistory as the server and Web UI answer it; with
+  `workflowExecutionInfo` and `pendingActivities` beside it, what a poller has put together;
+- `{"workflowExecutionInfo": …, "pendingActivities": […]}`: DescribeWorkflowExecution;
+- `{"executions": […]}`: ListWorkflowExecutions;
+- `{"items": [{"history": …}]}`: Temporal Cloud's export; a list of entries; a list of documents (pages, runs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from apps.ingest.formats import temporal_values as values
+from apps.ingest.formats.decoding import Decoded, Rejection, excerpt_of
+from apps.ingest.formats.event_time import CLOCK_SKEW, DAY, PLAUSIBLE_FROM
+from apps.ingest.formats.histories import HistoryError, HistoryOptions
+from apps.ingest.formats.temporal_entries import read
+from apps.ingest.formats.temporal_run import TEMPORAL, Dialect, Entry, Run, Unattached
+from apps.ingest.formats.temporal_state import begin_with_info, pending_activity, state_events
+from apps.sagas.events import Micros, SagaEvent
+
+#: Documents within documents deeper than this are none.
+_NESTING = 4
+_STARTED = "WorkflowExecutionStarted"
+#: An entry that was read, or why it cannot be.
+EntryReader = Callable[[Any, Micros], Entry]
+
+
+def decode(document: Any, options: HistoryOptions, received_at: Micros) -> Decoded:
+    """The events of a Temporal document. Raises HistoryError when nothing of it is Temporal's."""
+    return Reading(TEMPORAL, options, received_at, entry_of).take(document).result()
+
+
+def entry_of(raw: Any, received_at: Micros) -> Entry:
+    """One entry of a history. Raises Unattached that says what is wrong with it."""
+    number, at, flags = identified(raw, received_at, time_key="eventTime")
+    kind = raw.get("eventType")
+    attributes_key = next((key for key in raw if key.endswith("EventAttributes")), None)
+    if isinstance(kind, int) and not isinstance(kind, bool):
+        kind = None
+    if isinstance(kind, str) and kind:
+        name = values.enum_name(kind).replace("\0", "\ufffd")
+    elif attributes_key is not None:
+        name = attributes_key[0].upper() + attributes_key.removesuffix("EventAttributes")[1:]
+    else:
+        raise Unattached("missing_type", "has no eventType")
+    body = raw.get(name[:1].lower() + name[1:] + "EventAttributes")
+    if body is None and attributes_key is not None:
+        body = raw[attributes_key]
+    if body is None:
+        body = {}
+    if not isinstance(body, dict):
+        raise Unattached("wrong_type", "has attributes that are not an object")
+    return Entry(number, name, name, at, body, body, flags)
+
+
+def identified(raw: Any, received_at: Micros, *, time_key: str) -> tuple[int, Micros, tuple[str, ...]]:
+    """Number and time of an entry, and what is odd about the time. Raises Unattached."""
+    if not isinstance(raw, dict):
+        raise Unattached("wrong_type", "is not an object")
+    number = values.number_of(raw.get("eventId"))
+    if number is None or not 1 <= number < 2**63:
+        raise Unattached("missing_event_id", "has no eventId, a whole number from 1 on")
+    if raw.get(time_key) is None:
+        raise Unattached("missing_time", f"has no {time_key}")
+    try:
+        at, flag = values.time_of(raw[time_key])
+    except ValueError as error:
+        raise Unattached("invalid_time", f"has a value in {time_key} that {error}") from None
+    flags = (flag,) if flag else ()
+    return number, at, flags if PLAUSIBLE_FROM <= at <= received_at + DAY else (*flags, CLOCK_SKEW)
+
+
+class Reading:
+    """Reads documents into events and refusals. Several documents may be taken, one after the other."""
+
+    def __init__(self, dialect: Dialect, options: HistoryOptions, received_at: Micros, reader: EntryReader) -> None:
+        self.dialect = dialect
+        self.options = options
+        self.received_at = received_at
+        self._entry_of = reader
+        self._word = dialect.system.capitalize()
+        self._decoded = Decoded([], [], [])
+        #: Entries and workflows seen so far: the position of the next one.
+        self._position = 0
+        self.run: Run | None = None
+
+    def result(self) -> Decoded:
+        """Everything that was read. Raises HistoryError when all of it had to be refused."""
+        refused = self._decoded.rejections
+        if refused and not self._decoded.events:
+            more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+            raise HistoryError(f"{self._word} history: {refused[0].detail}{more}")
+        return self._decoded
+
+    def take(self, document: Any, place: str = "", depth: int = 0) -> Reading:
+        """Read one document, or a list of them. Raises HistoryError that names the place."""
+        if isinstance(document, list):
+            self._take_list(document, place, depth)
+        elif not isinstance(document, dict):
+            raise self._foreign(place, f"is {_kind_of(document)}, not an object or a list")
+        elif isinstance(document.get("events"), list):
+            self.take_history(document["events"], f"{place}events")
+        elif isinstance(document.get("history"), dict | list):
+            self._take_response(document, place, depth)
+        elif isinstance(document.get("workflowExecutionInfo"), dict):
+            self._take_description(document, place)
+        elif isinstance(document.get("executions"), list):
+            for index, info in enumerate(document["executions"]):
+                self._take_info(info, f"{place}executions[{index}]")
+        elif isinstance(document.get("items"), list) and depth < _NESTING:
+            for index, item in enumerate(document["items"]):
+                self.take(item, f"{place}items[{index}].", depth + 1)
+        elif document.get("rawHistory"):
+            raise self._foreign(place, "holds its entries only as bytes (rawHistory): ask for them as JSON")
+        else:
+            named = ", ".join(sorted(str(key) for key in document)[:5])
+            raise self._foreign(
+                place, f"has none of events, history, workflowExecutionInfo, executions ({named[:120]})"
+            )
+        return self
+
+    def take_history(self, entries: Sequence[Any], place: str) -> None:
+        """Read the entries of one or several runs; those of one run in the order of their numbers."""
+        found: list[tuple[int, Entry]] = []
+        for index, raw in enumerate(entries):
+            position = self._position
+            self._position += 1
+            try:
+                entry = self._entry_of(raw, self.received_at)
+            except Unattached as wrong:
+                self._refuse(position, f"{place}[{index}]", wrong, raw)
+                continue
+            found.append((position, entry))
+        for run_of_entries in _runs(found):
+            self._take_run(run_of_entries, place, self._position - len(entries), entries)
+
+    def _take_run(
+        self, found: list[tuple[int, Entry]], place: str, first_position: int, entries: Sequence[Any]
+    ) -> None:
+        is_next_page = self.run is not None and found[0][1].meaning != _STARTED
+        if not is_next_page or self.run is None or found[0][1].number <= self.run.last_number:
+            self.run = Run(self.dialect, self.options, self.received_at)
+        known: dict[int, Entry] = {}
+        for position, entry in found:
+            earlier = known.setdefault(entry.number, entry)
+            try:
+                if earlier is not entry:
+                    if earlier == entry:
+                        continue
+                    raise Unattached("duplicate_event_id", f"has the eventId {entry.number} of an earlier entry")
+                self._keep(read(self.run, entry), position)
+            except Unattached as wrong:
+                index = position - first_position
+                self._refuse(position, f"{place}[{index}]", wrong, entries[index], self.run.id_of(entry.number))
+
+    def _take_list(self, documents: list[Any], place: str, depth: int) -> None:
+        if depth >= _NESTING:
+            raise self._foreign(place, "is nested too deeply")
+        if any(isinstance(each, dict) and "eventId" in each for each in documents):
+            self.take_history(documents, place)
+            return
+        for index, each in enumerate(documents):
+            self.take(each, f"{place}[{index}].", depth + 1)
+
+    def _take_response(self, document: dict[str, Any], place: str, depth: int) -> None:
+        """A history, and what was put beside it: which workflow it is, and what is pending."""
+        before = self.options
+        execution = document.get("workflowExecution") or values.member(document, "workflowExecutionInfo", "execution")
+        self.options = msgspec.structs.replace(
+            before,
+            namespace=before.namespace or values.text_of(document.get("namespace")),
+            workflow_id=before.workflow_id or values.text_of(values.member(execution, "workflowId"), 2_000),
+            run_id=before.run_id or values.text_of(values.member(execution, "runId")),
+        )
+        try:
+            self.take(document["history"], f"{place}history.", depth + 1)
+            pending = document.get("pendingActivities")
+            if isinstance(pending, list) and self.run is not None:
+                self._take_pending(self.run, pending, place, {})
+        finally:
+            self.options = before
+
+    def _take_description(self, document: dict[str, Any], place: str) -> None:
+        info = document["workflowExecutionInfo"]
+        run = self._take_info(info, f"{place}workflowExecutionInfo")
+        pending = document.get("pendingActivities")
+        if run is not None and isinstance(pending, list):
+            self._take_pending(run, pending, place, info)
+
+    def _take_info(self, info: Any, place: str) -> Run | None:
+        run = Run(self.dialect, self.options, self.received_at)
+        position = self._position
+        self._position += 1
+        try:
+            if not isinstance(info, dict):
+                raise Unattached("wrong_type", "is not an object")
+            begin_with_info(run, info)
+            if self.options.correlation_path and not self.options.correlation_id:
+                raise Unattached("missing_correlation", "does not hold the input that correlation_path looks into")
+            facts = {"memo": info.get("memo"), "searchAttributes": info.get("searchAttributes")}
+            facts["parentWorkflowExecution"] = info.get("parentExecution")
+            self._keep(list(state_events(run, info, facts)), position)
+        except Unattached as wrong:
+            self._refuse(position, place, wrong, info)
+            return None
+        return run
+
+    def _take_pending(self, run: Run, pending: list[Any], place: str, info: Mapping[str, Any]) -> None:
+        begun_at = values.known_time(info.get("startTime"))
+        for index, each in enumerate(pending):
+            position = self._position
+            self._position += 1
+            try:
+                if not isinstance(each, dict):
+                    raise Unattached("wrong_type", "is not an object")
+                self._keep(list(pending_activity(run, each, begun_at=begun_at)), position)
+            except Unattached as wrong:
+                self._refuse(position, f"{place}pendingActivities[{index}]", wrong, each)
+
+    def _keep(self, events: list[SagaEvent], position: int) -> None:
+        self._decoded.events.extend(events)
+        self._decoded.positions.extend([position] * len(events))
+
+    def _refuse(self, position: int, place: str, wrong: Unattached, raw: Any, event_id: str = "") -> None:
+        try:
+            excerpt = excerpt_of(msgspec.json.encode(raw))
+        except (TypeError, ValueError, RecursionError):
+            excerpt = ""
+        self._decoded.rejections.append(Rejection(position, event_id, wrong.code, f"{place} {wrong.detail}", excerpt))
+
+    def _foreign(self, place: str, why: str) -> HistoryError:
+        return HistoryError(f"{self._word} history: {place.rstrip('.') or 'the document'} {why}")
+
+
+def _runs(found: list[tuple[int, Entry]]) -> Iterator[list[tuple[int, Entry]]]:
+    """The entries run by run, each in the order of its numbers. A second beginning begins another run."""
+    starts = [index for index, (_, entry) in enumerate(found) if entry.meaning == _STARTED]
+    distinct = [index for index in starts[1:] if found[index][1] != found[starts[0]][1]]
+    is_descending = bool(found) and found[0][1].number > found[-1][1].number
+    # In descending order a run ends with its beginning.
+    cuts = [index + 1 for index in (starts[0], *distinct)] if is_descending and distinct else distinct
+    for begin, end in zip([0, *cuts], [*cuts, len(found)], strict=True):
+        if run := sorted(found[begin:end], key=lambda each: (each[1].number, each[0])):
+            yield run
+
+
+def _kind_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    return {str: "text", bool: "true or false", int: "a number", float: "a number"}.get(type(value), "no JSON object")
