@@ -36,9 +36,9 @@ def _instance(one: InstanceView, now: Micros, watermarks: Mapping[int, Micros]) 
         "id": str(row.id),
         "correlation_id": row.correlation_id,
         "flow": row.flow,
-        "flow_version": row.flow_version,
+        "flow_version": row.flow_version or None,
         "run_id": row.run_id,
-        "style": row.style,
+        "style": row.style or None,
         "status": row.status,
         "stuck": stuck,
         "stuck_since": _moment(row.deadline_at) if stuck else None,
@@ -62,8 +62,8 @@ def _instance(one: InstanceView, now: Micros, watermarks: Mapping[int, Micros]) 
 def _step(step: StepView) -> dict[str, Any]:
     return {
         "step": step.step,
-        "step_id": step.step_id,
-        "service": step.service,
+        "step_id": step.step_id or None,
+        "service": step.service or None,
         "status": step.status,
         "wait_seconds": _seconds(step.wait_us),
         "run_seconds": _seconds(step.run_us),
@@ -92,4 +92,4 @@ def _moment(at: Micros | None) -> str | None:
 
 
 def _seconds(length: Micros | None) -> float | None:
-    return None if length is None else length / SECOND
+    return None if length is None or length < 0 else length / SECOND

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from django.urls import reverse
 
+from apps.api.shapes import correlation_json
 from apps.lib import micros
 from apps.lib.micros import HOUR, MINUTE
 from apps.projects.models import Project, SourceKind
+from apps.sagas.correlation_view import find_correlation
 from apps.sagas.events import EventKind as Kind
+from apps.sagas.watermarks import watermarks
 from apps.web.json_text import pieces
 from tests.web.conftest import SignIn, Tell, text_of
 
@@ -206,8 +211,12 @@ def test_a_long_saga_loads_its_tail_and_gives_any_block_on_request(trouble: None
     assert "item-5<" in text_of(client.get(url("order-long") + without_script))
 
 
-def test_the_json_tab_shows_what_the_api_answers(trouble: None, sign_in: SignIn) -> None:
+def test_the_json_tab_shows_what_the_api_answers(trouble: None, shop: Project, sign_in: SignIn) -> None:
     page = part(sign_in("viewer").get(url("order-stuck", tab="json")), '<pre class="code document"')
+    view = find_correlation(shop.pk, "order-stuck")
+    assert json.loads(page) == json.loads(
+        msgspec.json.encode(correlation_json(view, watermarks(shop.pk, micros.now())))
+    )
     assert '"correlation_id": "order-stuck"' in page
     assert '"stuck": true' in page
 
