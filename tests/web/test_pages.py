@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from pathlib import Path
+
 import pytest
 from django.urls import reverse
 
@@ -13,6 +17,7 @@ from apps.lib.micros import DAY
 from apps.projects.models import Project, Source
 from apps.sagas.events import EventKind
 from apps.sagas.models import FlowVersion, Reprojection
+from apps.web.templatetags.ui import ICONS
 from tests.web.conftest import ORDER_FLOW, SignIn, Tell, text_of
 
 #: Text that would run, load or break out if any page took it for markup (hostile-input row 102).
@@ -211,3 +216,20 @@ def test_unknown_things_are_not_found(sign_in: SignIn, source: Source) -> None:
         assert client.get(url).status_code == 404, url
     assert client.get("/sources/99999999999999999999/rejected").status_code == 404
     assert "There is no such page" in text_of(client.get("/nowhere"))
+
+
+def test_the_vendored_script_is_the_one_that_the_documentation_names() -> None:
+    root = Path(__file__).parents[2]
+    digest = hashlib.sha256((root / "static/js/htmx.min.js").read_bytes()).hexdigest()
+
+    assert digest in (root / "docs/pages.md").read_text()
+
+
+def test_every_icon_that_a_page_uses_is_drawn(sign_in: SignIn, trouble: None) -> None:
+    drawn = set(re.findall(r'id="i-([a-z_]+)"', (Path(__file__).parents[2] / "static/img/icons.svg").read_text()))
+    admin = sign_in("admin")
+
+    for url in ("/", "/instances", "/flows/order-fulfilment", "/incidents/1", "/sources", "/settings/rules"):
+        used = set(re.findall(r"icons\.[^#]*#i-([a-z_]+)", text_of(admin.get(url))))
+        assert used <= drawn, url
+    assert set(ICONS.values()) <= drawn

@@ -239,7 +239,8 @@ def _chips(asked: Asked) -> list[dict[str, str]]:
 
 def _presets(project_id: int, canonical: str | None, now: Micros) -> list[dict[str, Any]]:
     """The presets with their counts."""
-    counts = cache.get_or_set(f"presets.{project_id}", lambda: _preset_counts(project_id, now), PRESET_SECONDS)
+    key = f"presets.{project_id}"
+    counts = cache.get_or_set(key, lambda: _preset_counts(project_id, now), PRESET_SECONDS) or {}
     presets = []
     for label, text, sort, tone in PRESETS:
         query = {"q": text} if text else {}
