@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apps.ingest.formats import cloudevents, temporal
+from apps.ingest.formats import cloudevents, stepfunctions, temporal, zeebe
 from apps.ingest.formats.decoding import Decoded, Decoder, Payload, Rejection, excerpt_of
 from apps.ingest.formats.histories import HistoryDecoder
 
@@ -21,4 +21,6 @@ FORMATS: Mapping[str, Decoder] = {
 #: Engines' own history documents, by the name that users choose.
 HISTORIES: Mapping[str, HistoryDecoder] = {
     "temporal": temporal.decode,
+    "stepfunctions": stepfunctions.decode,
+    "zeebe": zeebe.decode,
 }
