@@ -19,6 +19,10 @@ from apps.sagas.partitions import new_correlation_uuid
 CorrelationName = tuple[int, str]
 _Key = tuple[int, int, str]
 
+#: Correlations that are known to exist, so that nobody tries to make them; bounded, and only a hint.
+_existing: set[_Key] = set()
+MOST_REMEMBERED = 100_000
+
 
 def shard_of(project_id: int, correlation_id: str) -> int:
     """The shard of a correlation: a signed 32-bit hash, the same for ever."""
@@ -32,21 +36,37 @@ def lock_correlations(cursor: psycopg.Cursor, names: Iterable[CorrelationName]) 
 
 
 def lock_or_create(cursor: psycopg.Cursor, names: Iterable[CorrelationName]) -> list[Workspace]:
-    """Lock all of these correlations, making those that do not exist."""
+    """Lock all of these correlations, making those that do not exist.
+
+    Makes first and locks then, both in order: who makes holds only rows that nobody else can see yet, so writers wait
+    for each other, but never in a ring.
+    """
     keys = sorted((shard_of(*name), *name) for name in set(names))
-    works = _lock(cursor, keys)
-    if len(works) == len(keys):
-        return works
-    missing = _without(keys, works)
-    now_ms = time.time_ns() // 1_000_000
-    uuids = [str(new_correlation_uuid(now_ms)) for _ in missing]
-    shards, projects, names_ = (list(column) for column in zip(*missing, strict=True))
-    cursor.execute(statements.INSERT_CORRELATIONS, [shards, uuids, projects, names_], prepare=True)
-    works += [_workspace(row, is_new=True) for row in cursor.fetchall()]
-    if len(works) < len(keys):
-        # Other writers were faster: wait for them and take what they made.
-        works += _lock(cursor, _without(keys, works))
+    works = _create(cursor, [key for key in keys if key not in _existing])
+    works += _lock(cursor, _without(keys, works))
+    # What was known to exist may have been dropped by retention meanwhile.
+    while gone := _without(keys, works):
+        _existing.difference_update(gone)
+        works += _create(cursor, gone)
+        works += _lock(cursor, _without(gone, works))
     return works
+
+
+def remember(works: Iterable[Workspace]) -> None:
+    """These correlations are committed: later calls need not try to make them."""
+    if len(_existing) > MOST_REMEMBERED:
+        _existing.clear()
+    _existing.update((work.shard, work.project_id, work.correlation_id) for work in works)
+
+
+def _create(cursor: psycopg.Cursor, keys: list[_Key]) -> list[Workspace]:
+    if not keys:
+        return []
+    now_ms = time.time_ns() // 1_000_000
+    uuids = [str(new_correlation_uuid(now_ms)) for _ in keys]
+    shards, projects, names = (list(column) for column in zip(*keys, strict=True))
+    cursor.execute(statements.INSERT_CORRELATIONS, [shards, uuids, projects, names], prepare=True)
+    return [_workspace(row, is_new=True) for row in cursor.fetchall()]
 
 
 def _without(keys: list[_Key], works: list[Workspace]) -> list[_Key]:

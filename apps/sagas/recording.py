@@ -23,7 +23,7 @@ from apps.sagas import catalog, feed, statements
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import Meaning
 from apps.sagas.loading import load_all_steps, load_awaiting, load_instances, load_steps, load_undo_groups, save
-from apps.sagas.locking import lock_or_create
+from apps.sagas.locking import lock_or_create, remember
 from apps.sagas.merging import StepRef, Workspace
 from apps.sagas.rebuild import reproject_locked
 from apps.sagas.rollups import RollupDeltas
@@ -107,6 +107,8 @@ def _record_once(submissions: Sequence[Submission]) -> tuple[list[Outcome], dict
         _copy_events(cursor, fresh)
         _project(cursor, fresh, meanings)
         _tally(cursor, submissions, outcomes, fresh)
+    if not connection.in_atomic_block:
+        remember(works.values())
     changed: dict[int, set[UUID]] = {}
     for work, events in fresh:
         if events:

@@ -3,7 +3,7 @@
 Keys are always sorted by the caller, so that two writers take their locks in the same order.
 """
 
-#: Lock the correlations that exist. Keys: shards, project ids, correlation IDs, sorted.
+#: Lock correlations. Keys: shards, project ids, correlation IDs, sorted.
 LOCK_CORRELATIONS = """
 SELECT c.project_id, c.correlation_id, c.shard, c.id::text, c.has_compensations, c.has_awaited_causes,
        c.undeclared_state
@@ -13,7 +13,7 @@ ORDER BY c.shard, c.project_id, c.correlation_id
 FOR UPDATE OF c
 """
 
-#: Create those that do not; a concurrent writer may win, then nothing comes back for it and it is locked again.
+#: Create those that do not exist; what exists already, or is being made by another writer, does not come back.
 INSERT_CORRELATIONS = """
 INSERT INTO correlation (shard, id, project_id, correlation_id, event_count, has_compensations, has_awaited_causes,
                          undeclared_state)
