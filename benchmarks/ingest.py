@@ -7,8 +7,8 @@ Three kinds of traffic, in batches of 500 over four connections to one web proce
 - *interleaved*: the same, in the order of time, so that each saga is spread over many batches.
 
 Then single events of the plain kind over 64 connections. Each round sends fresh events into an empty events table,
-takes the rows that were stored, empties the table and COPYs the same rows in with one statement: the bar of the design is
-a ratio of the two, measured on one machine in one run. The client runs on the same cores.
+takes the rows that were stored, empties the table and COPYs the same rows in with one statement: the bar of the design
+is a ratio of the two, measured on one machine in one run. The client runs on the same cores.
 """
 
 from __future__ import annotations

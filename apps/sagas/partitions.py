@@ -1,7 +1,7 @@
 """Partitions of events and step executions: ranges of UUIDv7, that is, of the time of first sight of a correlation.
 
-A partition holds `settings.PARTITION_DAYS` days of correlations. They are made ahead; what falls outside of all lands in
-the default partition, so that nothing is ever refused.
+A partition holds `settings.PARTITION_DAYS` days of correlations. They are made ahead; what falls outside of all lands
+in the default partition, so that nothing is ever refused.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
+
+if TYPE_CHECKING:
+    from django.db.backends.utils import CursorWrapper
 
 TABLES = ("event", "step_execution")
 DAY_MS = 24 * 3600 * 1000
@@ -54,15 +58,15 @@ def _bound(milliseconds: int) -> UUID:
     return UUID(int=milliseconds << 80)
 
 
-def _exists(cursor, name: str) -> bool:
+def _exists(cursor: CursorWrapper, name: str) -> bool:
     cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [name])
-    return cursor.fetchone()[0]
+    return bool(cursor.fetchone()[0])
 
 
-def _has_default_rows(cursor, table: str, low: UUID, high: UUID) -> bool:
+def _has_default_rows(cursor: CursorWrapper, table: str, low: UUID, high: UUID) -> bool:
     """PostgreSQL refuses a partition whose rows lie in the default one already; they stay there and are found."""
     cursor.execute(
         f"SELECT EXISTS (SELECT 1 FROM {table}_default WHERE correlation_uuid >= %s AND correlation_uuid < %s)",  # noqa: S608
         [low, high],
     )
-    return cursor.fetchone()[0]
+    return bool(cursor.fetchone()[0])

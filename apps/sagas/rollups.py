@@ -113,7 +113,9 @@ class RollupDeltas:
         for (key, minute), cell in sorted(self._cells.items()):
             waits, runs = _flat(cell.waits), _flat(cell.runs)
             if waits or runs or any(cell.counts):
-                rows.append(RollupRow(*key, minute, *cell.counts, waits, runs))
+                started, completed, failed, timed_out, cancelled, retried, compensated = cell.counts
+                counts = (started, completed, failed, timed_out, cancelled, retried, compensated)
+                rows.append(RollupRow(*key, minute, *counts, waits, runs))
         return rows
 
 
