@@ -153,7 +153,7 @@ class _Reading:
         if history is None:
             if not _is_description(about):
                 raise HistoryError(f"{_EXPECTED}; {place} has none of the keys {', '.join(sorted(_KNOWN_KEYS))}")
-            self._take_status(about)
+            self._take_status(dict(about))
             return
         items = _items(history, place)
         self._is_known = True
