@@ -7,6 +7,7 @@ wrong place: an identity that is missing or too long, a time that is none.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,9 @@ MOST_ATTRIBUTES = 20
 END_OF_TIME_MILLIS = 253_402_214_400_000
 
 _LIMITS = Limits()
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?=-|$)")
+_KINDS = {dict: "an object", list: "an array", str: "text", int: "a number", float: "a number", bool: "a boolean"}
+_KINDS[type(None)] = "null"
 _REPLACEMENT = "\ufffd"
 _encode = msgspec.json.Encoder().encode
 _NAMES = ("flow", "flow_version", "run", "parent_flow", "parent_run", "step", "step_id", "compensates", "service")
@@ -152,6 +156,21 @@ def object_at(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
     if type(value) is not dict:
         raise Refused("wrong_type", f"{name} is not an object")
     return value
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for messages that say what was expected instead."""
+    return _KINDS.get(type(value), "something else")
+
+
+def trace_of(traceparent: str) -> tuple[str | None, str | None]:
+    """Trace and span id of a W3C traceparent; Nones for one that is invalid, as the specification asks."""
+    match = _TRACEPARENT.match(traceparent)
+    if match is None or match[1] == "ff" or not match[2].strip("0") or not match[3].strip("0"):
+        return None, None
+    if match[1] == "00" and match.end() != len(traceparent):
+        return None, None
+    return match[2], match[3]
 
 
 def parsed(text: Any) -> Any:

@@ -1,0 +1,244 @@
+"""What earlier records of a Zeebe cluster said that later ones leave out. Pure.
+
+A record names its process instance, but a timer does not name the process, a job does not name the parent instance,
+and none but the first few hold the variables that correlate. `Memory` keeps these facts per process instance. They
+are written once, or kept with the position of the record that stated them, so that reading the same records again
+with a memory that already knows what followed gives the same events.
+
+One document is decoded with a memory of its own. Whoever is sent one stream in many requests passes the same memory
+to each: a record then means the same however the stream is cut.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from apps.ingest.formats import json_path
+from apps.ingest.formats.engine_entries import parsed, text_at, whole_number
+from apps.ingest.formats.histories import HistoryOptions
+from apps.sagas.events import Micros
+
+#: Process instances that a memory keeps, the ones heard of last; some kilobytes each.
+INSTANCES = 20_000
+
+
+class Record(msgspec.Struct):
+    """A record, as far as every value type is alike."""
+
+    #: Where it stands in its document.
+    index: int
+    position: int
+    #: `zeebe:{cluster}/{partition}/`
+    prefix: str
+    #: Position of the command that led to it: all records of one step of the engine share it.
+    transaction: int
+    key: int
+    at: Micros
+    value_type: str
+    intent: str
+    value: dict[str, Any]
+    #: Tells apart what one record says about several jobs.
+    suffix: str = ""
+
+    @property
+    def id(self) -> str:
+        """Id of its event."""
+        return f"{self.prefix}{self.position}{self.suffix}"
+
+    @property
+    def type(self) -> str:
+        """What the engine calls it."""
+        return f"{self.value_type}.{self.intent}"
+
+
+class Element(msgspec.Struct):
+    """An element instance: one execution of one element of the model."""
+
+    id: str
+    type: str = ""
+    event_type: str = ""
+    #: The element instance it runs in; that of a called process is the call activity.
+    scope: int = 0
+    #: Job type.
+    service: str | None = None
+    #: Id of the event that announced it.
+    event_id: str | None = None
+    #: What it undoes.
+    compensates: str | None = None
+    #: (position, time) whenever a job of it could be taken by a worker.
+    offers: list[tuple[int, Micros]] = []
+    #: (position, event id) whenever work on it began.
+    starts: list[tuple[int, str]] = []
+    #: Positions at which it ran out of retries or threw an error.
+    failures: list[int] = []
+    #: Position of its ELEMENT_TERMINATING.
+    terminating: int | None = None
+    #: (transaction, boundary event) of the timer that interrupted it.
+    timed_out: tuple[int, str] | None = None
+
+    def offer(self, record: Record) -> None:
+        """A job of it can be taken by a worker."""
+        if (record.position, record.at) not in self.offers:
+            self.offers.append((record.position, record.at))
+
+    def start(self, position: int, event_id: str) -> None:
+        """Work on it began."""
+        if (position, event_id) not in self.starts:
+            self.starts.append((position, event_id))
+
+
+class Instance(msgspec.Struct):
+    """A process instance."""
+
+    key: int
+    flow: str | None = None
+    root: int = 0
+    parent: int = 0
+    #: None until it is decided where its events belong; then it stays.
+    correlation_id: str | None = None
+    variables: dict[str, Any] = {}
+    tags: tuple[str, ...] = ()
+    business_id: str | None = None
+    elements: dict[int, Element] = {}
+    #: Activity → its completed executions that can be undone, with the positions where they became so.
+    undoable: dict[str, dict[int, int]] = {}
+    #: The last error that left an element: (transaction, text, the element instances that it ended).
+    error: tuple[int, str, frozenset[int]] | None = None
+    #: What waits until it is decided where it belongs: `zeebe.Draft`s.
+    held: list[Any] = []
+
+    @property
+    def is_child(self) -> bool:
+        """True when another process instance is known to have called it."""
+        return bool(self.parent) or (bool(self.root) and self.root != self.key)
+
+
+class Memory:
+    """Facts about the process instances heard of last. Not safe for several threads at once."""
+
+    def __init__(self, limit: int = INSTANCES) -> None:
+        self._limit = limit
+        self._instances: OrderedDict[int, Instance] = OrderedDict()
+
+    def known(self, key: int) -> Instance | None:
+        """What is known of a process instance; None when it was never heard of."""
+        return self._instances.get(key)
+
+    def learn(self, record: Record, key: int, *, keeps_variables: bool) -> Instance:
+        """Take in what a record says about its process instance as such."""
+        instance = self._instances.get(key)
+        if instance is None:
+            instance = self._instances[key] = Instance(key)
+            if len(self._instances) > self._limit:
+                self._instances.popitem(last=False)
+        else:
+            self._instances.move_to_end(key)
+        value = record.value
+        if instance.flow is None:
+            instance.flow = text_at(value, "bpmnProcessId")
+        if not instance.parent:
+            instance.parent = key_at(value, "parentProcessInstanceKey")
+        if not instance.root:
+            instance.root = _root(value)
+        if not instance.business_id:
+            instance.business_id = text_at(value, "businessId")
+        if not instance.tags and isinstance(tags := value.get("tags"), list):
+            instance.tags = tuple(tag for tag in tags if isinstance(tag, str))
+        if keeps_variables and instance.correlation_id is None:
+            _learn_variables(instance, record)
+        return instance
+
+    def root_of(self, instance: Instance) -> int:
+        """Key of the process instance that everything began with, as far as is known."""
+        if instance.root:
+            return instance.root
+        if not instance.parent:
+            return instance.key
+        parent = self.known(instance.parent)
+        # A parent is older, so its key is smaller; anything else would run in circles.
+        return self.root_of(parent) if parent is not None and parent.key < instance.key else instance.parent
+
+    def correlation_of(self, instance: Instance, options: HistoryOptions) -> str | None:
+        """Where the instance's events belong by configuration or business id; None when nothing says so (yet)."""
+        if options.correlation_id:
+            return options.correlation_id
+        if instance.is_child:
+            for key in (instance.parent, instance.root):
+                known = self.known(key)
+                if known is not None and known.correlation_id is not None:
+                    return known.correlation_id
+        if options.correlation_path and (found := json_path.find_text(options.correlation_path, instance.variables)):
+            return found
+        if options.correlation_key and (found := _by_name(options.correlation_key, instance)):
+            return found
+        return instance.business_id
+
+    def around(self, instance: Instance, key: int) -> Iterator[tuple[int, Element | None, Instance]]:
+        """An element instance and those it runs in, out to the root process, each with its process instance."""
+        here: Instance | None = instance
+        seen: set[int] = set()
+        while here is not None and key and key not in seen:
+            seen.add(key)
+            element = here.elements.get(key)
+            yield key, element, here
+            if element is None:
+                return
+            if key == here.key:
+                here = self.known(here.parent) if here.parent else None
+            key = element.scope
+
+    def undone_by(self, instance: Instance, key: int) -> str | None:
+        """What an element instance undoes, itself or because it runs inside a compensation handler."""
+        for _, element, _ in self.around(instance, key):
+            if element is not None and element.compensates is not None:
+                return element.compensates
+        return None
+
+
+def element_of(instance: Instance, key: int, name: str | None) -> Element:
+    """An element instance's entry, made when it is new."""
+    found = instance.elements.get(key)
+    if found is None:
+        found = instance.elements[key] = Element(name or "")
+    elif not found.id and name:
+        found.id = name
+    return found
+
+
+def key_at(value: Mapping[str, Any], name: str) -> int:
+    """A key of the engine; 0 for none (the engine writes -1)."""
+    number = whole_number(value.get(name))
+    return number if number is not None and 0 < number < 1 << 63 else 0
+
+
+def _root(value: Mapping[str, Any]) -> int:
+    """Key of the root process instance, where a record says it: newer ones by name, older ones in a path."""
+    if root := key_at(value, "rootProcessInstanceKey"):
+        return root
+    path = value.get("elementInstancePath")
+    if isinstance(path, list) and path and isinstance(path[0], list) and path[0]:
+        return key_at({"root": path[0][0]}, "root")
+    return 0
+
+
+def _learn_variables(instance: Instance, record: Record) -> None:
+    value = record.value
+    if record.value_type == "VARIABLE":
+        name = text_at(value, "name")
+        if name and key_at(value, "scopeKey") == instance.key:
+            instance.variables.setdefault(name, parsed(value.get("value")))
+    elif isinstance(variables := value.get("variables"), dict):
+        for name, content in variables.items():
+            instance.variables.setdefault(name, content)
+
+
+def _by_name(name: str, instance: Instance) -> str | None:
+    """A variable's value, or that of a tag `name:value`."""
+    if found := json_path.scalar_text(instance.variables.get(name)):
+        return found
+    prefix = f"{name}:"
+    return next((tag[len(prefix) :] for tag in instance.tags if tag.startswith(prefix) and tag != prefix), None)
