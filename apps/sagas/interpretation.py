@@ -175,6 +175,10 @@ class SourceRule:
         )
 
 
+#: Meanings kept per source; more different ones than this come from names that are made up on the way.
+MOST_KNOWN = 10_000
+
+
 class Interpreter:
     """Gives the events of one source their meaning."""
 
@@ -182,80 +186,100 @@ class Interpreter:
         self.definitions = definitions
         self._default_flow = default_flow or None
         self._rules = tuple(rules)
+        self._known: dict[tuple[str | None, ...], Meaning] = {}
 
     def interpret(self, event: SagaEvent) -> Meaning:
-        """The meaning of one event; never fails, at least `info`."""
-        flow, kind, step = event.flow, event.kind, event.step
-        if kind is None and step is None:
-            found = self._by_definition(event) or self._by_rules(event)
-            return found or self._by_convention(event)
-        compensates, inferred = event.compensates, False
-        if flow is None:
-            flow = self.definitions.flow_of_type.get(event.type) or self._default_flow
-        if kind is None:
-            kind, inferred = convention(event.type).kind, True
-            if kind is EventKind.INFO:
-                kind = EventKind.STEP_COMPLETED
+        """The meaning of one event; never fails, at least `info`. Most events mean what one before them meant."""
+        if self._rules or event.step_id is not None or event.run:
+            return self._interpret(event)
+        key = (event.type, event.flow, event.flow_version, event.kind, event.step, event.compensates)
+        meaning = self._known.get(key)
+        if meaning is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            meaning = self._known[key] = self._interpret(event)
+        return meaning
+
+    def _interpret(self, event: SagaEvent) -> Meaning:
+        flow = event.flow or self._declaring_flow(event.type)
+        if event.kind is not None and (event.step is not None or event.kind not in fact.FACT_KINDS):
+            rule = self._rule(event) if flow is None else None
+        else:
+            named = self.definitions.of(flow, event.flow_version)
+            rule = None if named is not None and event.type in named.by_type else self._rule(event)
+        flow = flow or (rule.flow if rule else None) or self._default_flow
         declared = self.definitions.of(flow, event.flow_version)
         ends = declared is not None and event.type in declared.ends_on
+        meanings = declared.by_type.get(event.type, ()) if declared is not None else ()
+        if event.kind is None and event.step is None and meanings:
+            kind = _KINDS[meanings[0].kind]
+        elif event.kind is None and event.step is None and ends:
+            return Meaning(flow, event.run, EventKind.INFO, (), ends)
+        else:
+            kind, meanings = self._own_words(event, rule, meanings)
+        steps = tuple(_completed(event, rule, declared, meaning) for meaning in meanings)
+        return Meaning(flow, event.run, kind, steps, ends)
+
+    def _declaring_flow(self, event_type: str) -> str | None:
+        """The flow whose definition names the type; the source's default flow before others."""
+        default = self.definitions.of(self._default_flow)
+        if default is not None and (event_type in default.by_type or event_type in default.ends_on):
+            return self._default_flow
+        return self.definitions.flow_of_type.get(event_type)
+
+    def _rule(self, event: SagaEvent) -> SourceRule | None:
+        return next((rule for rule in self._rules if rule.matches(event)), None)
+
+    def _own_words(
+        self, event: SagaEvent, rule: SourceRule | None, declared: tuple[StepMeaning, ...]
+    ) -> tuple[EventKind, tuple[StepMeaning, ...]]:
+        """Kind and steps of an event that says at least part of it itself, or of which no definition speaks.
+
+        What it leaves open is filled in from what is declared of its type, else by the rule, else by its name.
+        """
+        kind, step, inferred, compensates = event.kind, event.step, False, None
+        if kind is not None and (kind not in fact.FACT_KINDS or step is not None):
+            return kind, () if step is None or kind not in fact.FACT_KINDS else (
+                StepMeaning(fact.FACT_KINDS[kind], step),
+            )
+        named = convention(event.type)
+        if kind is None and step is not None:
+            known = next((meaning for meaning in declared if meaning.step == step), None)
+            kind = _KINDS[known.kind] if known is not None else None
+        if kind is None:
+            kind = rule.kind if rule is not None else None
+        if kind is None:
+            kind, inferred = named.kind, True
+            compensates = named.compensates if step is None else None
+            if kind is EventKind.INFO and step is not None:
+                kind = EventKind.STEP_COMPLETED
         code = fact.FACT_KINDS.get(kind)
         if code is None:
-            return Meaning(flow, event.run, kind, (), ends)
+            return kind, ()
+        if step is None and declared:
+            same = [meaning for meaning in declared if meaning.kind == code] or declared
+            return kind, tuple(meaning._replace(kind=code) for meaning in same)
+        if step is None and rule is not None:
+            step = rule.step
         if step is None:
-            step, inferred = convention(event.type).step or event.type, True
-        if compensates is None and declared is not None:
-            known = declared.steps.get(step)
-            compensates = known.compensates if known is not None else None
-        meaning = StepMeaning(code, step, event.step_id or "", compensates, inferred)
-        return Meaning(flow, event.run, kind, (meaning,), ends)
+            if named.step is None and event.kind is None and rule is None:
+                return EventKind.INFO, ()
+            step, inferred = named.step or event.type, True
+        return kind, (StepMeaning(code, step, "", compensates, inferred),)
 
-    def _by_definition(self, event: SagaEvent) -> Meaning | None:
-        flow = event.flow
-        if flow is None:
-            default = self.definitions.of(self._default_flow)
-            if default is not None and (event.type in default.by_type or event.type in default.ends_on):
-                flow = self._default_flow
-            else:
-                flow = self.definitions.flow_of_type.get(event.type)
-        declared = self.definitions.of(flow, event.flow_version)
-        if declared is None:
-            return None
-        steps = declared.by_type.get(event.type, ())
-        ends = event.type in declared.ends_on
-        if not steps and not ends:
-            return None
-        if event.step_id:
-            steps = tuple(meaning._replace(step_id=event.step_id) for meaning in steps)
-        return Meaning(flow, event.run, _KINDS[steps[0].kind] if steps else EventKind.INFO, steps, ends)
 
-    def _by_rules(self, event: SagaEvent) -> Meaning | None:
-        for rule in self._rules:
-            if rule.matches(event):
-                return self._by_rule(rule, event)
-        return None
-
-    def _by_rule(self, rule: SourceRule, event: SagaEvent) -> Meaning:
-        named = convention(event.type)
-        kind = rule.kind or named.kind
-        flow = event.flow or rule.flow or self._default_flow
-        code = fact.FACT_KINDS.get(kind)
-        if code is None:
-            return Meaning(flow, event.run, kind)
-        step = rule.step or named.step or event.type
-        compensates = event.compensates or rule.compensates
-        if rule.kind is None and compensates is None:
-            compensates = named.compensates
-        return Meaning(flow, event.run, kind, (StepMeaning(code, step, event.step_id or "", compensates),))
-
-    def _by_convention(self, event: SagaEvent) -> Meaning:
-        named = convention(event.type)
-        flow = event.flow or self._default_flow
-        code = fact.FACT_KINDS.get(named.kind)
-        if code is None or named.step is None:
-            return Meaning(flow, event.run, EventKind.INFO)
-        compensates = event.compensates or named.compensates
-        meaning = StepMeaning(code, named.step, event.step_id or "", compensates, inferred=True)
-        return Meaning(flow, event.run, named.kind, (meaning,))
+def _completed(
+    event: SagaEvent, rule: SourceRule | None, declared: DeclaredFlow | None, meaning: StepMeaning
+) -> StepMeaning:
+    """The meaning with the event's step id, and with the best that is known of what the step undoes."""
+    compensates = event.compensates
+    if compensates is None or compensates == fact.ANY_STEP:
+        known = declared.steps.get(meaning.step) if declared is not None else None
+        better = (known.compensates if known is not None else None) or (rule.compensates if rule is not None else None)
+        compensates = better or compensates or meaning.compensates
+    if event.step_id is None and compensates == meaning.compensates:
+        return meaning
+    return meaning._replace(step_id=event.step_id or "", compensates=compensates)
 
 
 _KINDS = {code: kind for kind, code in fact.FACT_KINDS.items()}

@@ -99,7 +99,7 @@ def load_awaiting(cursor: psycopg.Cursor, workspaces: Iterable[Workspace]) -> No
         (work.shard, work.uuid, event.id)
         for work in workspaces
         if work.has_awaited_causes and not work.is_new
-        for event, _, _ in work.events
+        for event, _, _, _ in work.events
     )
     if not keys:
         return
@@ -287,7 +287,7 @@ def _hide_undeclared(work: Workspace, rollups: RollupDeltas, hidden: list[tuple[
 
 
 def _correlation_row(work: Workspace, undeclared_state: str) -> dict[str, Any]:
-    times = [min(event.occurred_at, event.received_at) for event, _, _ in work.events]
+    times = [min(event.occurred_at, event.received_at) for event, _, _, _ in work.events]
     return {
         "shard": work.shard,
         "id": work.uuid,

@@ -8,8 +8,7 @@ stored of them by `add_stored_step`, then `merge`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from uuid import UUID
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -26,7 +25,7 @@ StepRef = tuple[str, str, str]
 def instance_id(correlation: str, flow: str, run: str) -> str:
     """An instance's id, derived so that rebuilding gives the same one: half its correlation's, half a digest."""
     digest = hashlib.blake2b(f"{flow}\0{run}".encode(), digest_size=8).hexdigest()
-    return str(UUID(correlation.replace("-", "")[:16] + digest))
+    return f"{correlation[:18]}-{digest[:4]}-{digest[4:]}"
 
 
 class InstanceWork:
@@ -93,7 +92,7 @@ class Workspace:
         self.has_awaited_causes = False
         #: State of the hidden undeclared instance as stored, "" when there is none.
         self.undeclared_state = ""
-        self.events: list[tuple[SagaEvent, Meaning, int]] = []
+        self.events: list[tuple[SagaEvent, Meaning, int, InstanceWork]] = []
         self.instances: dict[tuple[str, str], InstanceWork] = {}
         self.steps: dict[StepRef, StepWork] = {}
         #: Known times of causes: event id → when it happened.
@@ -129,23 +128,22 @@ class Workspace:
         """Take the new events in and say which step executions they touch."""
         refs: set[StepRef] = set()
         for event, meaning, source_ref in events:
-            self.events.append((event, meaning, source_ref))
-            if meaning.steps:
-                instance = self._instance(meaning)
-                for step in meaning.steps:
-                    refs.add((instance.id, step.step, step.step_id))
+            instance = self._instance(meaning)
+            self.events.append((event, meaning, source_ref, instance))
+            for step in meaning.steps:
+                refs.add((instance.id, step.step, step.step_id))
         return refs
 
     def brings_compensation(self) -> bool:
         """True when one of the new events undoes something."""
-        return any(step.compensates is not None for _, meaning, _ in self.events for step in meaning.steps)
+        return any(step.compensates is not None for _, meaning, _, _ in self.events for step in meaning.steps)
 
     def changes_version(self) -> bool:
         """True when they give a stored instance another version: then all of its past means something else."""
-        for event, meaning, _ in self.events:
+        for event, _, _, instance in self.events:
             if not event.flow_version:
                 continue
-            state = self._instance(meaning).state
+            state = instance.state
             is_earlier = state.version_order is None or order_of(event) < state.version_order
             if state.event_count and is_earlier and event.flow_version != state.version:
                 return True
@@ -166,11 +164,12 @@ class Workspace:
     def merge(self, definitions: Definitions, rollups: RollupDeltas) -> None:
         """Fold the new events in; afterwards steps and instances hold what must be written."""
         touched: dict[StepRef, StepWork] = {}
-        for event, meaning, source_ref in self.events:
-            instance = self._instance(meaning)
+        for event, meaning, source_ref, instance in self.events:
             instance.is_changed = True
             merge_event(instance.state, event, meaning, source_ref)
-            cause_at, missing = self._cause(event)
+            if not meaning.steps and not event.causation_ids:
+                continue
+            cause_at, missing = self._cause(event) if event.causation_ids else (None, ())
             refs = []
             for meant in meaning.steps:
                 ref = (instance.id, meant.step, meant.step_id)
@@ -202,10 +201,8 @@ class Workspace:
         for instance in by_id.values():
             instance.judgement = judge(instance.state, instance.declared)
 
-    def _cause(self, event: SagaEvent) -> tuple[Micros | None, list[str]]:
+    def _cause(self, event: SagaEvent) -> tuple[Micros | None, Sequence[str]]:
         """When the last of its known causes happened, and the causes that are not known."""
-        if not event.causation_ids:
-            return None, []
         times = self.cause_times
         known = [times[cause] for cause in event.causation_ids if cause in times]
         missing = [cause for cause in event.causation_ids if cause not in times]
@@ -243,7 +240,7 @@ class Workspace:
             names.add(ref[1])
             if ref[2]:
                 names.add(ref[2])
-        for _, meaning, _ in self.events:
+        for _, meaning, _, _ in self.events:
             names.update(step.compensates for step in meaning.steps if step.compensates)
         for work in self.steps.values():
             names.update(fact.compensates for fact in work.state.facts if fact.compensates)

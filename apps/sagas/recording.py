@@ -145,16 +145,20 @@ def _fresh_events(
             stored_ids.add((uuid, event_id))
             _note_time(by_uuid[uuid], event_id, occurred_at)
     fresh: dict[str, list[tuple[SagaEvent, int]]] = {uuid: [] for uuid in by_uuid}
+    has_causes = any(event.causation_ids for each in submissions for event in each.events)
     for outcome, (project_id, source_id, events) in zip(outcomes, submissions, strict=True):
         for position, event in enumerate(events):
             work = works[project_id, event.correlation_id]
-            key = (work.uuid, event.source, event.id)
+            uuid = work.uuid
+            key = (uuid, event.source, event.id)
             digest = known.get(key)
             if digest is None:
                 known[key] = event.digest
-                work.shares_id |= (work.uuid, event.id) in stored_ids
-                fresh[work.uuid].append((event, source_id))
-                _note_time(work, event.id, event.occurred_at)
+                fresh[uuid].append((event, source_id))
+                if stored_ids and (uuid, event.id) in stored_ids:
+                    work.shares_id = True
+                if has_causes or work.has_awaited_causes or work.shares_id:
+                    _note_time(work, event.id, event.occurred_at)
                 outcome.accepted += 1
                 continue
             outcome.duplicates += 1
