@@ -16,13 +16,13 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from ninja import Router
 
-from apps.api import shapes
 from apps.api.access import READ, caller_of
 from apps.api.parameters import QueryText, Sort, only
 from apps.api.schemas import errors
 from apps.lib import micros
 from apps.lib.micros import Micros
 from apps.sagas import queries
+from apps.sagas.correlation_json import instance_json
 from apps.sagas.query import Query, parse
 
 router = Router(auth=READ, tags=["Sagas"])
@@ -88,7 +88,7 @@ def _stream(
 
 def _rows(project_id: int, query: Query, sort: str, now: Micros) -> Rows:
     for row in queries.iterate_instances(project_id, query, now=now, sort=sort):
-        yield shapes.instance_json(row, row.stuck_since)  # type: ignore[attr-defined]
+        yield instance_json(row, row.stuck_since)  # type: ignore[attr-defined]
 
 
 async def _aside(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:

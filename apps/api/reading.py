@@ -27,6 +27,7 @@ from apps.ingest import rejected
 from apps.lib import keyset, micros
 from apps.projects.models import Source
 from apps.sagas import catalog, queries
+from apps.sagas.correlation_json import correlation_json, instance_json, time
 from apps.sagas.correlation_view import find_correlation
 from apps.sagas.query import parse
 
@@ -46,7 +47,7 @@ def list_instances(
     page = queries.list_instances(
         caller_of(request).project_id, parse(q), now=micros.now(), sort=sort, limit=limit, cursor=cursor
     )
-    items = [shapes.instance_json(row, row.stuck_since) for row in page.items]  # type: ignore[attr-defined]
+    items = [instance_json(row, row.stuck_since) for row in page.items]  # type: ignore[attr-defined]
     return shapes.page(items, page.next_cursor, page.previous_cursor)
 
 
@@ -86,7 +87,7 @@ def show_correlation(request: HttpRequest, correlation_id: str) -> HttpResponse:
     view = None if "\0" in correlation_id else find_correlation(project_id, correlation_id)
     if view is None:
         raise not_found("correlation")
-    return shapes.answer(shapes.correlation_json(view, queries.watermarks(project_id, micros.now())))
+    return shapes.answer(correlation_json(view, queries.watermarks(project_id, micros.now())))
 
 
 @router.get("/sources", response={200: Paged[SourceOut], **errors()}, tags=["Sources"])
@@ -133,7 +134,7 @@ def _rejected_json(row: Any) -> dict[str, Any]:
     return {
         "id": row.id,
         "source": row.source.name,
-        "received_at": shapes.time(row.received_at),
+        "received_at": time(row.received_at),
         "index": row.index,
         "event_id": row.event_id or None,
         "code": row.code,

@@ -1,4 +1,7 @@
-"""What the API says of things, as plain values. The contract: fields are only ever added."""
+"""What the API says of things, as plain values. The contract: fields are only ever added.
+
+Instances, step executions and correlations are in `sagas.correlation_json`, because a page shows them too.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,12 @@ import msgspec
 from django.http import HttpResponse
 
 from apps.lib import micros
-from apps.lib.micros import Micros
+from apps.sagas.correlation_json import time
 from apps.sagas.events import SagaEvent
 from apps.sagas.interpretation import Meaning
 from apps.sagas.latency import FlowSummary, Quantiles, StepLatency
-from apps.sagas.models import Instance, Reprojection
+from apps.sagas.models import Reprojection
 from apps.sagas.queries import SourceSummary
-from apps.sagas.shapes import Attempt, CorrelationView, StepView
-from apps.sagas.watermarks import Watermarks
 
 _encode = msgspec.json.Encoder().encode
 
@@ -34,88 +35,6 @@ def answer(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = 
 def page(items: Sequence[Any], next_cursor: str | None = None, previous_cursor: str | None = None) -> HttpResponse:
     """A list, or a part of one."""
     return answer({"items": items, "next_cursor": next_cursor, "previous_cursor": previous_cursor})
-
-
-def time(at: Micros | None) -> str | None:
-    """RFC 3339 in UTC."""
-    return None if at is None else micros.isoformat(at)
-
-
-def seconds(span: Micros | None) -> float | None:
-    """Seconds with microseconds; None stays None, and so does what clocks contradict."""
-    return None if span is None or span < 0 else span / 1_000_000
-
-
-def instance_json(instance: Instance, stuck_since: Micros | None) -> dict[str, Any]:
-    """An instance as lists show it."""
-    return {
-        "id": str(instance.id),
-        "correlation_id": instance.correlation_id,
-        "flow": instance.flow,
-        "flow_version": instance.flow_version or None,
-        "run_id": instance.run_id,
-        "style": instance.style or None,
-        "status": instance.status,
-        "stuck": stuck_since is not None,
-        "stuck_since": time(stuck_since),
-        "waiting_for": instance.waiting_for,
-        "deadline_at": time(instance.deadline_at),
-        "deadline_reason": instance.deadline_reason,
-        "started_at": time(instance.started_at),
-        "last_event_at": time(instance.last_event_at),
-        "ended_at": time(instance.ended_at),
-        "duration_seconds": seconds(instance.duration_us),
-        "current_steps": instance.current_steps,
-        "event_count": instance.event_count,
-        "retry_count": instance.retry_count,
-        "compensation_state": instance.compensation_state,
-        "dead_letter_count": instance.dead_letter_count,
-        "finding_count": instance.finding_count,
-    }
-
-
-def correlation_json(view: CorrelationView, marks: Watermarks) -> dict[str, Any]:
-    """A correlation with its instances, their step executions and attempts."""
-    return {
-        "correlation_id": view.correlation_id,
-        "event_count": view.event_count,
-        "instances": [
-            {
-                **instance_json(each.instance, marks.stuck_since(each.instance)),
-                "steps": [step_json(step) for step in each.steps],
-            }
-            for each in view.instances
-        ],
-    }
-
-
-def step_json(step: StepView) -> dict[str, Any]:
-    """A step execution with its attempts."""
-    return {
-        "step": step.step,
-        "step_id": step.step_id or None,
-        "service": step.service or None,
-        "status": step.status,
-        "wait_seconds": seconds(step.wait_us),
-        "run_seconds": seconds(step.run_us),
-        "started_at": time(step.started_at),
-        "ended_at": time(step.ended_at),
-        "compensates": step.compensates,
-        "compensated_by": list(step.compensated_by),
-        "inferred": step.inferred,
-        "attempts": [_attempt_json(attempt) for attempt in step.attempts],
-    }
-
-
-def _attempt_json(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "number": attempt.number,
-        "scheduled_at": time(attempt.scheduled_at),
-        "started_at": time(attempt.started_at),
-        "ended_at": time(attempt.ended_at),
-        "outcome": attempt.outcome,
-        "error": attempt.error,
-    }
 
 
 def event_json(event: SagaEvent, meaning: Meaning) -> dict[str, Any]:

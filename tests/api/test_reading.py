@@ -59,6 +59,13 @@ def test_the_list_shows_every_field_of_an_instance(reader, store) -> None:
     assert instance["started_at"].endswith("Z")
 
 
+def test_what_nobody_said_is_null_and_a_flow_that_runs_once_has_an_empty_run_id(reader, store) -> None:
+    store(event("o-1", 1, None, flow=None))
+    (instance,) = reader("get", "/instances").json()["items"]
+    assert (instance["flow_version"], instance["run_id"]) == (None, "")
+    assert (instance["waiting_for"], instance["deadline_at"], instance["deadline_reason"]) == (None, None, None)
+
+
 def test_a_correlation_shows_its_steps_and_attempts(reader, store) -> None:
     store(*rollback("o-1"))
     body = reader("get", "/correlations/o-1").json()

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 from django.urls import reverse
 
-from apps.api.shapes import correlation_json
 from apps.lib import micros
 from apps.lib.micros import HOUR, MINUTE
 from apps.projects.models import Project, SourceKind
+from apps.sagas.correlation_json import correlation_json
 from apps.sagas.correlation_view import find_correlation
 from apps.sagas.events import EventKind as Kind
 from apps.sagas.watermarks import watermarks

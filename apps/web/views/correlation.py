@@ -6,6 +6,7 @@ the blocks of rows that a long saga loads while it is scrolled are the same view
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +21,7 @@ from django.views.decorators.http import require_safe
 from apps.lib import micros
 from apps.lib.micros import DAY, SECOND, Micros
 from apps.sagas import queries
-from apps.sagas.correlation_json import correlation_document
+from apps.sagas.correlation_json import correlation_json
 from apps.sagas.correlation_view import find_correlation
 from apps.sagas.shapes import CorrelationView, InstanceView
 from apps.sagas.story import is_stuck, sum_up, tell, worst_first
@@ -50,7 +51,8 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
         return render(request, "web/correlation_unknown.html", unknown, status=404)
     now = micros.now()
     address = read_address(request)
-    marks = queries.watermarks(project_id, now).behind
+    watermarks = queries.watermarks(project_id, now)
+    marks = watermarks.behind
     context: dict[str, Any] = {
         "now": now,
         "view": view,
@@ -71,9 +73,13 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
     elif address.tab == "events":
         context |= event_page(view, address)
     else:
-        context["document"] = json_text.pieces(correlation_document(view, now, marks))
+        context["document"] = json_text.pieces(_document(correlation_json(view, watermarks)))
     template = "web/_correlation.html" if request.htmx else "web/correlation.html"  # type: ignore[attr-defined]
     return render(request, template, context)
+
+
+def _document(answer: Mapping[str, Any]) -> str:
+    return json.dumps(answer, ensure_ascii=False, indent=2)
 
 
 def _asked_block(timeline: Timeline) -> Any:
