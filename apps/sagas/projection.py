@@ -74,7 +74,7 @@ class InstanceState(msgspec.Struct, omit_defaults=True, gc=False):
 
     event_count: int = 0
     started_at: Micros | None = None
-    #: Latest event: what may expire, and whose source's watermark counts.
+    #: Latest event, one of the future by its receipt: what may expire, and whose source's watermark counts.
     last: Order | None = None
     last_expires_at: Micros | None = None
     last_source_ref: int = 0
@@ -101,7 +101,8 @@ class InstanceState(msgspec.Struct, omit_defaults=True, gc=False):
     error_order: Order | None = None
     parent: tuple[str, str] | None = None
     parent_order: Order | None = None
-    attributes: dict[str, tuple[Order, str]] = {}
+    #: Latest value of each small fact, with when it was said; of two of one moment the greater.
+    attributes: dict[str, tuple[Micros, str]] = {}
     flags: list[str] = []
     # Contributions of steps, by step and step id.
     open: dict[str, OpenStep] = {}
@@ -133,6 +134,9 @@ _CLOSING = {
 _TURNING = frozenset({EventKind.SAGA_FAILED, EventKind.SAGA_COMPENSATING, EventKind.SAGA_COMPENSATED})
 
 
+_INFO = EventKind.INFO
+
+
 def order_of(event: SagaEvent) -> Order:
     """An event's place: by time, sequence and event id; the source only breaks the last tie."""
     return (event.occurred_at, event.sequence, event.id, event.source)
@@ -140,14 +144,16 @@ def order_of(event: SagaEvent) -> Order:
 
 def merge_event(state: InstanceState, event: SagaEvent, meaning: Meaning, source_ref: int) -> None:
     """Fold one event into its instance; what it says about steps is merged by `merge_step`."""
-    order = order_of(event)
-    known_at = min(event.occurred_at, event.received_at)
+    at, received_at = event.occurred_at, event.received_at
+    known_at = min(at, received_at)
+    order = (at, event.sequence, event.id, event.source)
     state.event_count += 1
     if state.started_at is None or known_at < state.started_at:
         state.started_at = known_at
     state.last_event_at = max(state.last_event_at, known_at)
-    if state.last is None or order > state.last:
-        state.last = order
+    known = order if known_at == at else (known_at, *order[1:])
+    if state.last is None or known > state.last:
+        state.last = known
         state.last_expires_at = event.expires_at
         state.last_source_ref = source_ref
     if event.flow_version and (state.version_order is None or order < state.version_order):
@@ -159,10 +165,10 @@ def merge_event(state: InstanceState, event: SagaEvent, meaning: Meaning, source
     if meaning.ends and (state.ends is None or order < state.ends):
         state.ends = order
     if event.attributes:
-        _merge_attributes(state, event.attributes, order)
+        _merge_attributes(state, event.attributes, event.occurred_at)
     if event.flags:
         state.flags = sorted({*state.flags, *event.flags})
-    if not meaning.steps and meaning.kind is not EventKind.INFO:
+    if not meaning.steps and meaning.kind is not _INFO:
         _merge_kind(state, event, meaning.kind, order)
 
 
@@ -201,16 +207,16 @@ def _merge_saga(state: InstanceState, kind: EventKind, order: Order) -> None:
         state.blocked, state.blocked_order = kind is EventKind.SAGA_BLOCKED, order
 
 
-def _merge_attributes(state: InstanceState, new: dict[str, str], order: Order) -> None:
+def _merge_attributes(state: InstanceState, new: dict[str, str], at: Micros) -> None:
     """Keep the latest value of each; of too many names the first by alphabet, whatever came when."""
-    kept = dict(state.attributes)
+    kept = state.attributes
     for name, value in new.items():
+        latest = (at, value if len(value) <= ATTRIBUTE_LENGTH else value[:ATTRIBUTE_LENGTH])
         known = kept.get(name)
-        if known is None or order > known[0]:
-            kept[name] = (order, value[:ATTRIBUTE_LENGTH])
+        if known is None or latest > known:
+            kept[name] = latest
     if len(kept) > MOST_ATTRIBUTES:
-        kept = {name: kept[name] for name in sorted(kept)[:MOST_ATTRIBUTES]}
-    state.attributes = kept
+        state.attributes = {name: kept[name] for name in sorted(kept)[:MOST_ATTRIBUTES]}
 
 
 def contribution(execution: Execution) -> Given:
@@ -355,7 +361,7 @@ def _end(state: InstanceState, declared: DeclaredFlow | None) -> tuple[Micros | 
         if closing is None or (state.continued is not None and state.continued > closing):
             return None, ""
         return closing[0], state.closing
-    if declared is None or declared.definition.style.value == "orchestration":
+    if declared is None:
         return None, ""
     if declared.ends_on:
         return (state.ends[0], "completed") if state.ends is not None else (None, "")
@@ -394,7 +400,7 @@ def _waits_for(
     if state.suspended:
         return "suspended", None
     if running := _running_timers(state):
-        return f"timer {running[0][1]}", None
+        return f"timer {running[0][1]}".rstrip(), None
     if state.open:
         key, step = min(state.open.items(), key=_urgency)
         return key.split("\x1f", 1)[0], step
