@@ -11,13 +11,14 @@ Accepted, in today's and in the first releases' spelling of enums:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from apps.ingest.formats import temporal_values as values
 from apps.ingest.formats.decoding import Decoded, Rejection, excerpt_of
+from apps.ingest.formats.engine_entries import clean
 from apps.ingest.formats.event_time import CLOCK_SKEW, DAY, PLAUSIBLE_FROM
 from apps.ingest.formats.histories import HistoryError, HistoryOptions
 from apps.ingest.formats.temporal_entries import read
@@ -28,13 +29,24 @@ from apps.sagas.events import Micros, SagaEvent
 #: Documents within documents deeper than this are none.
 _NESTING = 4
 _STARTED = "WorkflowExecutionStarted"
-#: An entry that was read, or why it cannot be.
-EntryReader = Callable[[Any, Micros], Entry]
+
+
+class Shapes(NamedTuple):
+    """How an engine writes what Temporal writes; each gives Temporal's shape."""
+
+    dialect: Dialect
+    #: One entry of a history; raises Unattached that says what is wrong with it.
+    entry_of: Callable[[Any, Micros], Entry]
+    #: What a list or describe response says of a workflow, and of an activity that is pending.
+    info_of: Callable[[dict[str, Any]], dict[str, Any]]
+    pending_of: Callable[[dict[str, Any]], dict[str, Any]]
+    #: A document out of wrappings that only this engine's tools use.
+    unwrapped: Callable[[Any], Any]
 
 
 def decode(document: Any, options: HistoryOptions, received_at: Micros) -> Decoded:
     """The events of a Temporal document. Raises HistoryError when nothing of it is Temporal's."""
-    return Reading(TEMPORAL, options, received_at, entry_of).take(document).result()
+    return Reading(SHAPES, options, received_at).take(document).result()
 
 
 def entry_of(raw: Any, received_at: Micros) -> Entry:
@@ -45,7 +57,7 @@ def entry_of(raw: Any, received_at: Micros) -> Entry:
     if isinstance(kind, int) and not isinstance(kind, bool):
         kind = None
     if isinstance(kind, str) and kind:
-        name = values.enum_name(kind).replace("\0", "\ufffd")
+        name = clean(values.enum_name(kind))
     elif attributes_key is not None:
         name = attributes_key[0].upper() + attributes_key.removesuffix("EventAttributes")[1:]
     else:
@@ -80,12 +92,11 @@ def identified(raw: Any, received_at: Micros, *, time_key: str) -> tuple[int, Mi
 class Reading:
     """Reads documents into events and refusals. Several documents may be taken, one after the other."""
 
-    def __init__(self, dialect: Dialect, options: HistoryOptions, received_at: Micros, reader: EntryReader) -> None:
-        self.dialect = dialect
+    def __init__(self, shapes: Shapes, options: HistoryOptions, received_at: Micros) -> None:
+        self.shapes = shapes
         self.options = options
         self.received_at = received_at
-        self._entry_of = reader
-        self._word = dialect.system.capitalize()
+        self._word = shapes.dialect.system.capitalize()
         self._decoded = Decoded([], [], [])
         #: Entries and workflows seen so far: the position of the next one.
         self._position = 0
@@ -101,6 +112,7 @@ class Reading:
 
     def take(self, document: Any, place: str = "", depth: int = 0) -> Reading:
         """Read one document, or a list of them. Raises HistoryError that names the place."""
+        document = self.shapes.unwrapped(document)
         if isinstance(document, list):
             self._take_list(document, place, depth)
         elif not isinstance(document, dict):
@@ -133,7 +145,7 @@ class Reading:
             position = self._position
             self._position += 1
             try:
-                entry = self._entry_of(raw, self.received_at)
+                entry = self.shapes.entry_of(raw, self.received_at)
             except Unattached as wrong:
                 self._refuse(position, f"{place}[{index}]", wrong, raw)
                 continue
@@ -146,7 +158,7 @@ class Reading:
     ) -> None:
         is_next_page = self.run is not None and found[0][1].meaning != _STARTED
         if not is_next_page or self.run is None or found[0][1].number <= self.run.last_number:
-            self.run = Run(self.dialect, self.options, self.received_at)
+            self.run = Run(self.shapes.dialect, self.options, self.received_at)
         known: dict[int, Entry] = {}
         for position, entry in found:
             earlier = known.setdefault(entry.number, entry)
@@ -172,7 +184,9 @@ class Reading:
     def _take_response(self, document: dict[str, Any], place: str, depth: int) -> None:
         """A history, and what was put beside it: which workflow it is, and what is pending."""
         before = self.options
-        execution = document.get("workflowExecution") or values.member(document, "workflowExecutionInfo", "execution")
+        info = document.get("workflowExecutionInfo")
+        info = self.shapes.info_of(info) if isinstance(info, dict) else {}
+        execution = document.get("workflowExecution") or info.get("execution")
         self.options = msgspec.structs.replace(
             before,
             namespace=before.namespace or values.text_of(document.get("namespace")),
@@ -195,12 +209,13 @@ class Reading:
             self._take_pending(run, pending, place, info)
 
     def _take_info(self, info: Any, place: str) -> Run | None:
-        run = Run(self.dialect, self.options, self.received_at)
+        run = Run(self.shapes.dialect, self.options, self.received_at)
         position = self._position
         self._position += 1
         try:
             if not isinstance(info, dict):
                 raise Unattached("wrong_type", "is not an object")
+            info = self.shapes.info_of(info)
             begin_with_info(run, info)
             if self.options.correlation_path and not self.options.correlation_id:
                 raise Unattached("missing_correlation", "does not hold the input that correlation_path looks into")
@@ -212,15 +227,15 @@ class Reading:
             return None
         return run
 
-    def _take_pending(self, run: Run, pending: list[Any], place: str, info: Mapping[str, Any]) -> None:
-        begun_at = values.known_time(info.get("startTime"))
+    def _take_pending(self, run: Run, pending: list[Any], place: str, info: dict[str, Any]) -> None:
+        begun_at = values.known_time(self.shapes.info_of(info).get("startTime")) if info else None
         for index, each in enumerate(pending):
             position = self._position
             self._position += 1
             try:
                 if not isinstance(each, dict):
                     raise Unattached("wrong_type", "is not an object")
-                self._keep(list(pending_activity(run, each, begun_at=begun_at)), position)
+                self._keep(list(pending_activity(run, self.shapes.pending_of(each), begun_at=begun_at)), position)
             except Unattached as wrong:
                 self._refuse(position, f"{place}pendingActivities[{index}]", wrong, each)
 
@@ -255,3 +270,10 @@ def _kind_of(value: Any) -> str:
     if value is None:
         return "null"
     return {str: "text", bool: "true or false", int: "a number", float: "a number"}.get(type(value), "no JSON object")
+
+
+def _as_it_is(document: Any) -> Any:
+    return document
+
+
+SHAPES = Shapes(TEMPORAL, entry_of, info_of=_as_it_is, pending_of=_as_it_is, unwrapped=_as_it_is)

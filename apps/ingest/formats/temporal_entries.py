@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from apps.ingest.formats import temporal_values as values
+from apps.ingest.formats.engine_entries import clean
 from apps.ingest.formats.histories import with_digest
 from apps.ingest.formats.temporal_run import IDENTITY_BYTES, Entry, Run, Work
 from apps.sagas.events import EventKind, Micros, SagaEvent, TimeQuality
@@ -65,8 +66,8 @@ def _started(run: Run, entry: Entry) -> Events:
     if run.tells_of_children and isinstance(parent, dict) and initiated and not continued:
         namespace = values.text_of(body.get("parentWorkflowNamespace")) or run.namespace
         cause = f"{run.dialect.system}:{namespace}/{parent.get('workflowId')}/{parent.get('runId')}/{initiated}"
-        if len(cause.encode()) <= IDENTITY_BYTES and "\0" not in cause:
-            event = with_digest(msgspec.structs.replace(event, causation_ids=(cause,)))
+        if len(cause) <= IDENTITY_BYTES and len(clean(cause).encode()) <= IDENTITY_BYTES:
+            event = with_digest(msgspec.structs.replace(event, causation_ids=(clean(cause),)))
     yield event
 
 
@@ -171,21 +172,31 @@ def _scheduled(run: Run, entry: Entry, work: Work, facts: dict[str, str | None])
 def _activity_scheduled(run: Run, entry: Entry) -> Events:
     body = entry.body
     name, queue = values.member(body, "activityType", "name"), values.member(body, "taskQueue", "name")
+    announced = run.announced_call
+    call = announced[1] if announced is not None and announced[0] == entry.number - 1 else None
+    before = run.calls.get((call, str(name))) if call is not None else None
     work = run.begin_work(entry, name, body.get("activityId"), queue, body.get("header"))
-    work.attempt, work.activity_id = 1, values.text_of(body.get("activityId"))
+    work.attempt, work.activity_id, work.call = 1, values.text_of(body.get("activityId")), call
+    if before is not None and before.has_failed:
+        work.step_id, work.attempt = before.step_id, (before.attempt or 1) + 1
+    if call is not None:
+        run.calls[call, str(name)] = work
     yield _scheduled(run, entry, work, {})
+    if before is not None and before.has_failed:
+        yield _retried(run, entry, before.attempt or 1, None, run.named(before), before.number)
 
 
 def _activity_started(run: Run, entry: Entry) -> Events:
     """Histories hold only the start of the last attempt: those before it are told as retried, at that time."""
     work = run.work(entry.body.get("scheduledEventId"), "activity")
     attempt = values.number_of(entry.body.get("attempt")) or 1
-    work.attempt = attempt if 1 <= attempt < 2**31 else 1
-    first, flags = _first_told(run, work.attempt)
+    if work.call is None:
+        work.attempt = attempt if 1 <= attempt < 2**31 else 1
+    first, flags = _first_told(run, work.attempt or 1) if work.call is None else (work.attempt or 1, ())
     yield run.event(entry, EventKind.STEP_STARTED, causes=(work.number,), flags=flags, **run.named(work))
     last_error = values.error_of(entry.body.get("lastFailure"))
-    for number in range(first, work.attempt):
-        error = last_error if number == work.attempt - 1 else None
+    for number in range(first, work.attempt or 1):
+        error = last_error if number + 1 == work.attempt else None
         yield _retried(run, entry, number, error, run.named(work), work.number)
 
 
@@ -236,12 +247,13 @@ def _step_outcome(run: Run, entry: Entry) -> Events:
         cause = values.enum_name(str(body.get("cause") or ""), "START_CHILD_WORKFLOW_EXECUTION_FAILED_CAUSE_")
         error = f"could not be started: {cause}" if cause else "could not be started"
     work.is_open = False
+    work.has_failed = kind in (EventKind.STEP_FAILED, EventKind.STEP_TIMED_OUT)
     yield run.event(
         entry,
         kind,
         causes=(body.get("startedEventId"), work.number),
         error=error,
-        final=True if kind in (EventKind.STEP_FAILED, EventKind.STEP_TIMED_OUT) else None,
+        final=True if work.has_failed and work.call is None else None,
         **run.named(work),
     )
     if work.child is not None and work.child[1] and run.tells_of_children:
@@ -316,7 +328,7 @@ def local_activity(body: dict[str, Any]) -> LocalActivity | None:
     Go (`LocalActivity`) and the SDKs on the common core (`core_local_activity`) put one object under `data`, Java puts
     each fact under a name of its own.
     """
-    if body.get("markerName") not in {"LocalActivity", "core_local_activity"}:
+    if body.get("markerName") not in ("LocalActivity", "core_local_activity"):
         return None
     details = body.get("details")
     details = details if isinstance(details, dict) else {}
@@ -339,6 +351,8 @@ def _marker(run: Run, entry: Entry) -> Events:
     local = local_activity(entry.body)
     causes = (entry.body.get("workflowTaskCompletedEventId"),)
     if local is None:
+        if (call := values.text_of(entry.body.get("retriedCall"))) is not None:
+            run.announced_call = (entry.number, call)
         yield run.event(entry, EventKind.INFO, causes=causes)
         return
     failure = entry.body.get("failure")

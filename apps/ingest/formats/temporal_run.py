@@ -18,6 +18,7 @@ import msgspec
 from apps.ingest import redaction
 from apps.ingest.formats import json_path
 from apps.ingest.formats import temporal_values as values
+from apps.ingest.formats.engine_entries import clean
 from apps.ingest.formats.histories import HistoryError, HistoryOptions, with_digest
 from apps.sagas.events import EventKind, Micros, SagaEvent
 
@@ -73,6 +74,9 @@ class Work(msgspec.Struct):
     trace_id: str | None = None
     span_id: str | None = None
     is_open: bool = True
+    has_failed: bool = False
+    #: The workflow itself retries it by scheduling it anew: the ID of that call (Cadence's Java client).
+    call: str | None = None
     is_timer: bool = False
     activity_id: str | None = None
     #: Of a child workflow: its type and the run that its chain began with.
@@ -86,7 +90,7 @@ class Run:
         self.dialect = dialect
         self.options = options
         self.received_at = received_at
-        self.namespace = options.namespace or "default"
+        self.namespace = clean(options.namespace or "default")
         self.source = f"{dialect.system}://{quote(self.namespace, safe='')}"
         #: Activities told of by polling: activity ID → the latest attempt seen.
         self.attempts_seen: dict[str, int] = {}
@@ -97,6 +101,7 @@ class Run:
         self.correlation_id = ""
         self.last_number = 0
         self._is_begun = False
+        self._refusal: Unattached | None = None
         self.is_cron = False
         #: Children's own instances are told of, unless they may lie in another correlation.
         self.tells_of_children = True
@@ -110,6 +115,9 @@ class Run:
         self.updates: dict[int, str] = {}
         #: Local activities whose marker said that they are tried again: → step ID, attempt.
         self.retried_markers: dict[tuple[str, str], tuple[str, int]] = {}
+        #: The latest marker that announces such a call, by the number of its entry; and the latest try of each call.
+        self.announced_call: tuple[int, str] | None = None
+        self.calls: dict[tuple[str, str], Work] = {}
         self._seen: set[tuple[str, str | None]] = set()
         self._prefixes: list[tuple[int, str]] = []
 
@@ -138,6 +146,16 @@ class Run:
         """Settle it by the run's first entry, unless that has been done. Raises as `begin` does."""
         if self._is_begun:
             return
+        if self._refusal is not None:
+            raise self._refusal
+        try:
+            self._begin_with(entry)
+        except Unattached as refusal:
+            # Nothing of a run is read that does not know where it belongs.
+            self._refusal = refusal
+            raise
+
+    def _begin_with(self, entry: Entry) -> None:
         is_start = entry.meaning == "WorkflowExecutionStarted"
         started = entry.body if is_start else {}
         workflow_id = self.options.workflow_id or values.text_of(started.get("workflowId"), 2_000)
@@ -160,7 +178,7 @@ class Run:
         root = values.member(started, "rootWorkflowExecution", "workflowId")
         parent = values.member(started, "parentWorkflowExecution", "workflowId")
         found = configured or root or parent or self.workflow_id or self.run_id or self.correlation_id
-        found = found.replace("\0", "\ufffd").strip() if isinstance(found, str) else ""
+        found = clean(found).strip() if isinstance(found, str) else ""
         if not found or len(found.encode()) > IDENTITY_BYTES:
             raise Unattached(
                 "invalid_correlation",
@@ -195,7 +213,7 @@ class Run:
         return None
 
     def _prefix(self) -> str:
-        workflow = self.workflow_id or ""
+        workflow = clean(self.workflow_id or "")
         prefix = f"{self.dialect.system}:{self.namespace}/{workflow}/{self.run_id}/"
         if not self.workflow_id and not self.run_id:
             prefix = f"{self.dialect.system}:{self.namespace}//{self.correlation_id}/"
@@ -203,10 +221,12 @@ class Run:
             # Too long for an event id: the workflow is told by a digest of its ID.
             digest = hashlib.blake2b(f"{self.namespace}/{workflow}".encode(), digest_size=16).hexdigest()
             prefix = f"{self.dialect.system}:~{digest}/{self.run_id}/"
-        return prefix.replace("\0", "\ufffd")
+        return prefix
 
     def id_of(self, number: int | str) -> str:
-        """The event id of an entry of this run, or of something that it has besides entries."""
+        """The event id of an entry of this run, or of something else that it has; "" before it is settled."""
+        if not self._prefixes:
+            return ""
         if isinstance(number, str):
             return self._prefixes[-1][1] + number
         return next(prefix for first, prefix in reversed(self._prefixes) if first <= number) + str(number)
@@ -327,15 +347,13 @@ class Run:
             values.fields_of(started.get("searchAttributes"), "indexedFields"),
         ):
             for name, value in fields.items():
-                found.setdefault(
-                    name[: values.NAME_CHARACTERS].replace("\0", "\ufffd"), redaction.redact({name: value})[name]
-                )
+                found.setdefault(clean(name[: values.NAME_CHARACTERS]), redaction.redact({name: value})[name])
         told: dict[str, str] = {}
         for name, value in found.items():
             only = value[0] if isinstance(value, list) and len(value) == 1 else value
             text = json_path.scalar_text(str(only).lower() if isinstance(only, bool) else only)
             if text is not None and text != redaction.FILTERED and len(told) < ATTRIBUTES:
-                told[name] = text[: values.NAME_CHARACTERS].replace("\0", "\ufffd")
+                told[name] = clean(text[: values.NAME_CHARACTERS])
         return told
 
 

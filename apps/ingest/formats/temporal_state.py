@@ -127,7 +127,8 @@ def pending_activity(
     # A time of zero would stand for nothing: without any, attempts that nobody saw are not told.
     remembered = (told or {}).get(work.step_id or "", 0)
     unseen_at = work.at
-    failed_at = values.known_time(pending.get("lastAttemptCompleteTime")) or last_started or scheduled
+    ended_at = values.known_time(pending.get("lastAttemptCompleteTime"))
+    failed_at = ended_at or last_started or scheduled
     for number in range(max(1, remembered + 1, attempt - COUNTED), attempt):
         is_last = number == attempt - 1 and failed_at is not None
         if not is_last and not unseen_at:
@@ -138,7 +139,7 @@ def pending_activity(
             _entry(failed_at if is_last and failed_at is not None else unseen_at, shown),
             EventKind.STEP_RETRYING,
             name=f"{base}/attempt-{number}" if is_last else f"{base}/attempt-{number}/counted",
-            time_quality=TimeQuality.EXACT if is_last else TimeQuality.INFERRED,
+            time_quality=TimeQuality.EXACT if is_last and ended_at else TimeQuality.INFERRED,
             error=values.error_of(failure),
             **named | {"attempt": number},
         )

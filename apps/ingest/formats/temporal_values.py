@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from apps.ingest import redaction
+from apps.ingest.formats.engine_entries import clean
 from apps.ingest.formats.event_time import parse_usual_time
 from apps.ingest.strict_json import TRUNCATED, Limits, Refused, bound
 from apps.sagas.events import SECOND, Micros
@@ -36,7 +37,7 @@ def text_of(value: Any, limit: int = NAME_CHARACTERS) -> str | None:
     """Text that PostgreSQL can keep, at most `limit` characters; None for everything that is not text, and for ""."""
     if not isinstance(value, str) or not value:
         return None
-    return value[:limit].replace("\0", "\ufffd")
+    return clean(value[:limit])
 
 
 def number_of(value: Any) -> int | None:
@@ -156,22 +157,22 @@ def data_text(value: Any) -> tuple[str | None, tuple[str, ...]]:
     """A decoded entry as JSON text, redacted and bounded, and the flags of what had to be left out."""
     try:
         bounded, flags = bound(redaction.redact(value), _DATA)
+        encoded = _encode(bounded)
     except Refused as refused:
-        if refused.code != "nul_character":
-            return None, (TRUNCATED,)
-        return data_text(_without_nul(value))
+        return data_text(_cleaned(value)) if refused.code == "nul_character" else (None, (TRUNCATED,))
+    except UnicodeEncodeError:
+        return data_text(_cleaned(value))
     except RecursionError:
         return None, (TRUNCATED,)
-    encoded = _encode(bounded)
     return (encoded.decode(), flags) if len(encoded) <= DATA_BYTES else (None, (TRUNCATED,))
 
 
-def _without_nul(value: Any) -> Any:
+def _cleaned(value: Any) -> Any:
     if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
+        return clean(value)
     if isinstance(value, dict):
-        return {key.replace("\0", "\ufffd"): _without_nul(child) for key, child in value.items()}
-    return [_without_nul(child) for child in value] if isinstance(value, list) else value
+        return {clean(str(key)): _cleaned(child) for key, child in value.items()}
+    return [_cleaned(child) for child in value] if isinstance(value, list) else value
 
 
 def _unbase64(text: Any) -> bytes | None:
