@@ -36,6 +36,9 @@ OUTCOMES = {
     CANCELLED: "cancelled",
 }
 
+#: What a step compensates when only "this undoes something" is known.
+ANY_STEP = "*"
+
 #: (time, sequence, event id, source): events order by the first three; the source only breaks the last tie.
 Order = tuple[Micros, str, str, str]
 
@@ -168,7 +171,7 @@ def execution_of(facts: list[Fact], declared_service: str | None = None) -> Exec
             service = fact.service
         if worker is None and kind in _SENT_BY_WORKER:
             worker = fact.source
-        if compensates is None and fact.compensates is not None:
+        if fact.compensates is not None and (compensates is None or compensates == ANY_STEP):
             compensates = fact.compensates
         if fact.error is not None:
             error = fact.error
@@ -177,6 +180,9 @@ def execution_of(facts: list[Fact], declared_service: str | None = None) -> Exec
 
     first = facts[0]
     status = _status(attempts, done is not None, skipped_at is not None, first_started is not None)
+    if status == "skipped":
+        # What was only scheduled was never tried.
+        attempts = [each for each in attempts if each.started_at is not None or each.outcome is not None]
     started_at, ended_at, wait_us, run_us = _times(attempts, status in OPEN)
     sign_at = first_scheduled
     if sign_at is None:
@@ -201,7 +207,8 @@ def execution_of(facts: list[Fact], declared_service: str | None = None) -> Exec
     )
 
 
-_SENT_BY_WORKER = frozenset({STARTED, COMPLETED, FAILED, RETRYING})
+_SENT_BY_WORKER = frozenset({STARTED, COMPLETED, FAILED})
+_MAY_BE_RETRIED = frozenset({FAILED, TIMED_OUT})
 
 
 def _numbered(facts: list[Fact]) -> list[_Try]:
@@ -267,13 +274,13 @@ def _unnumbered(facts: list[Fact]) -> list[_Try]:
             began[fact.id] = new
             continue
         ended = next((began[cause] for cause in fact.causes if cause in began), None)
-        if kind == RETRYING and ended is not None and ended.outcome == FAILED:
+        if kind == RETRYING and ended is not None and ended.outcome in _MAY_BE_RETRIED:
             ended.end(fact)
             ended.ids.append(fact.id)
             continue
         if ended is None or id(ended) not in unended:
             ended = next(iter(unended.values()), None)
-        if ended is None and kind == RETRYING and last_ended is not None and last_ended.outcome == FAILED:
+        if ended is None and last_ended is not None and _belongs_to_ended(last_ended, fact):
             last_ended.end(fact)
             last_ended.ids.append(fact.id)
             continue
@@ -289,6 +296,16 @@ def _unnumbered(facts: list[Fact]) -> list[_Try]:
         began[fact.id] = ended
         last_ended = ended
     return tries
+
+
+def _belongs_to_ended(ended: _Try, fact: Fact) -> bool:
+    """True when an outcome says more about an attempt that has ended, and is no attempt of its own.
+
+    That is `retrying` after a failure; and, because ids order the events of one moment, a failure after its `retrying`.
+    """
+    if fact.kind == RETRYING:
+        return ended.outcome in _MAY_BE_RETRIED
+    return ended.outcome == RETRYING and ended.ended == fact.at and fact.kind != COMPLETED
 
 
 def _status(attempts: list[Attempt], is_done: bool, is_skipped: bool, is_started: bool) -> str:

@@ -238,10 +238,10 @@ class Interpreter:
         What it leaves open is filled in from what is declared of its type, else by the rule, else by its name.
         """
         kind, step, inferred, compensates = event.kind, event.step, False, None
-        if kind is not None and (kind not in fact.FACT_KINDS or step is not None):
-            return kind, () if step is None or kind not in fact.FACT_KINDS else (
-                StepMeaning(fact.FACT_KINDS[kind], step),
-            )
+        if kind is not None and kind not in fact.FACT_KINDS:
+            return kind, ()
+        if kind is not None and step is not None:
+            return kind, (StepMeaning(fact.FACT_KINDS[kind], step),)
         named = convention(event.type)
         if kind is None and step is not None:
             known = next((meaning for meaning in declared if meaning.step == step), None)
