@@ -5,7 +5,7 @@ summed far more often than shown. Keys begin with `shard`, an int4 hash of (proj
 distribute all tables by it without a change. `events` and `step executions` are partitioned by range of
 `correlation_uuid`, a UUIDv7 given on first sight: one correlation lies in one partition, for ever.
 
-No logic lives here. Only `recording` and `rebuild` write these tables.
+No logic lives here. Only `recording` and `rebuild` write these tables; findings are `judging`'s.
 """
 
 from __future__ import annotations
@@ -162,6 +162,12 @@ class Instance(models.Model):
                 fields=["project", "compensation_state", "-last_event_at", "id"],
                 name="instance_compensation",
                 condition=~models.Q(compensation_state="none"),
+            ),
+            # `is:finding`.
+            models.Index(
+                fields=["project", "-last_event_at", "id"],
+                name="instance_finding",
+                condition=models.Q(finding_count__gt=0),
             ),
         ]
 
@@ -327,3 +333,99 @@ class Reprojection(models.Model):
         indexes = [
             models.Index(fields=["project"], name="reprojection_open", condition=models.Q(finished_at__isnull=True))
         ]
+
+
+class Finding(models.Model):
+    """A rule of saga conduct that a correlation broke, or that could not be judged; kept when it is resolved.
+
+    Written by `judging` alone. What it is about (`instance`, code and fingerprint) gives the id, so that judging again
+    finds the same row.
+    """
+
+    pk = models.CompositePrimaryKey("shard", "id")
+    shard = models.IntegerField()
+    id = models.UUIDField()
+    project = models.ForeignKey(Project, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False)
+    correlation_uuid = models.UUIDField()
+    correlation_id = models.TextField(db_collation="C")
+    #: NULL where it is about events that belong to the correlation alone.
+    instance_id = models.UUIDField(null=True)
+    flow = models.TextField(default="")
+    code = models.TextField()
+    #: What it is about, among the findings of one code of one instance.
+    fingerprint = models.TextField()
+    step = models.TextField(default="")
+    service = models.TextField(default="")
+    #: open resolved inconclusive
+    status = models.TextField()
+    #: True when it rests on something concluded instead of declared.
+    inferred = models.BooleanField(default=False)
+    explanation = models.TextField()
+    #: The events that prove it: [{source, event_id}, …].
+    evidence = models.JSONField(default=list)
+    #: When, by the events, the rule was broken; for what is owed, when it was done.
+    since = models.BigIntegerField()
+    opened_at = models.BigIntegerField()
+    resolved_at = models.BigIntegerField(null=True)
+
+    class Meta:
+        db_table = "finding"
+        indexes = [
+            models.Index(fields=["shard", "correlation_uuid"], name="finding_correlation"),
+            models.Index(fields=["project", "-opened_at", "id"], name="finding_recent"),
+            models.Index(fields=["project", "status", "-opened_at", "id"], name="finding_status_recent"),
+            models.Index(fields=["project", "code", "-opened_at", "id"], name="finding_code_recent"),
+            # What is wrong now: counts by code and flow, the owed ledger by age, `finding:…` among instances.
+            models.Index(
+                fields=["project", "code", "flow", "since"],
+                name="finding_open",
+                condition=models.Q(status="open"),
+            ),
+            models.Index(
+                fields=["shard", "instance_id", "code"],
+                name="finding_instance",
+                condition=models.Q(status="open"),
+            ),
+        ]
+
+
+class FindingDue(models.Model):
+    """A correlation that is to be judged from `due_at` on: `record` adds what it changed, `judging` takes rows away."""
+
+    pk = models.CompositePrimaryKey("due_at", "shard", "correlation_uuid")
+    due_at = models.BigIntegerField()
+    shard = models.IntegerField()
+    correlation_uuid = models.UUIDField()
+    project_id = models.BigIntegerField()
+
+    class Meta:
+        db_table = "finding_due"
+
+
+class CompensableStep(models.Model):
+    """A step of a flow without declared roles that was compensated at least once. Rows are only ever added."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE)
+    flow = models.TextField()
+    step = models.TextField()
+    seen_at = models.BigIntegerField()
+
+    class Meta:
+        db_table = "compensable_step"
+        constraints = [models.UniqueConstraint(fields=["project", "flow", "step"], name="compensable_step_once")]
+
+
+class EventSchema(models.Model):
+    """What the payload of an event type promises to look like: JSON Schema, one per version."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="event_schemas")
+    event_type = models.TextField()
+    version = models.TextField()
+    #: The JSON as its author wrote it.
+    text = models.TextField()
+    saved_at = models.DateTimeField(auto_now=True)
+    saved_by = models.TextField(default="")
+
+    class Meta:
+        db_table = "event_schema"
+        constraints = [models.UniqueConstraint(fields=["project", "event_type", "version"], name="event_schema_once")]
