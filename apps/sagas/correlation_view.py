@@ -14,6 +14,7 @@ from apps.sagas.locking import shard_of
 from apps.sagas.models import Correlation, Instance, StepExecution
 from apps.sagas.projection import InstanceState, StepState, step_key
 from apps.sagas.shapes import CorrelationView, InstanceView, StepView
+from apps.sagas.undoing import StepRef, Undoable
 
 
 def find_correlation(project_id: int, correlation_id: str) -> CorrelationView | None:
@@ -79,27 +80,22 @@ class _Steps:
 
     def _join(self) -> tuple[dict, dict]:
         """What each compensation undoes (own instance first, then the correlation), and the reverse."""
-        by_name: dict[str, list[tuple[str, str, str]]] = {}
-        done = {}
-        for instance_id, entries in self.of_instance.items():
-            for row, _, execution in entries:
-                ref = (instance_id, row.step, row.step_id)
-                done[ref] = execution
-                if execution.compensates is None:
-                    for name in {row.step, row.step_id} - {""}:
-                        by_name.setdefault(name, []).append(ref)
-        undoes: dict[tuple, tuple] = {}
-        undone_by: dict[tuple, list[str]] = {}
+        done = {
+            (instance_id, row.step, row.step_id): execution
+            for instance_id, entries in self.of_instance.items()
+            for row, _, execution in entries
+        }
+        undoable = Undoable(ref for ref, execution in done.items() if execution.compensates is None)
+        undoes: dict[StepRef, tuple[StepRef, ...]] = {}
+        undone_by: dict[StepRef, list[str]] = {}
         for ref, execution in done.items():
             if execution.compensates is None:
                 continue
-            candidates = by_name.get(execution.compensates, [])
-            found = [each for each in candidates if each[0] == ref[0]] or candidates
-            undoes[ref] = tuple(found)
-            for each in found:
-                completed = done[each].done
+            undoes[ref] = tuple(undoable.targets(ref, execution.compensates))
+            for target in undoes[ref]:
+                completed = done[target].done
                 if execution.done is not None and completed is not None and execution.done > completed:
-                    undone_by.setdefault(each, []).append(ref[1])
+                    undone_by.setdefault(target, []).append(ref[1])
         return undoes, undone_by
 
     def views(self, instance: Instance) -> Iterable[StepView]:

@@ -13,9 +13,10 @@ import psycopg
 from django.db import transaction
 
 from apps.sagas import statements
-from apps.sagas.merging import InstanceWork, StepRef, Workspace
+from apps.sagas.merging import InstanceWork, Workspace
 from apps.sagas.projection import InstanceState, StepState
 from apps.sagas.rollups import InstanceFigures, RollupDeltas
+from apps.sagas.undoing import StepRef
 
 _encode = msgspec.json.Encoder().encode
 #: States have their keys sorted, so that the same state is the same text.

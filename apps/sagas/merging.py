@@ -17,9 +17,7 @@ from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import UNDECLARED, DeclaredFlow, Definitions, Meaning, StepMeaning
 from apps.sagas.projection import InstanceState, Judgement, StepState, judge, merge_event, merge_step, order_of
 from apps.sagas.rollups import InstanceFigures, RollupDeltas
-
-#: (instance id as hex text, step, step id)
-StepRef = tuple[str, str, str]
+from apps.sagas.undoing import StepRef, Undoable
 
 
 def instance_id(correlation: str, flow: str, run: str) -> str:
@@ -248,39 +246,27 @@ class Workspace:
         return names
 
     def _undo(self, instances: Mapping[str, InstanceWork]) -> dict[StepRef, StepWork]:
-        """Find what each compensation undoes, own instance first; the steps whose being undone has changed."""
-        forward: dict[str, list[StepWork]] = {}
-        undoing: list[StepWork] = []
+        """The steps whose being undone has changed: find what each compensation that has completed undoes."""
         for work in self.steps.values():
             if work.execution is None:
-                instance = instances[work.ref[0]]
-                known = instance.declared.steps.get(work.ref[1]) if instance.declared is not None else None
+                declared = instances[work.ref[0]].declared
+                known = declared.steps.get(work.ref[1]) if declared is not None else None
                 work.execution = execution_of(work.state.facts, known.service if known else None)
-            if work.execution.compensates is not None:
-                undoing.append(work)
-                continue
-            forward.setdefault(work.ref[1], []).append(work)
-            if work.ref[2] and work.ref[2] != work.ref[1]:
-                forward.setdefault(work.ref[2], []).append(work)
+        executions = {ref: work.execution for ref, work in self.steps.items() if work.execution is not None}
+        undoable = Undoable(ref for ref, execution in executions.items() if execution.compensates is None)
         undone: dict[StepRef, Order] = {}
-        for work in undoing:
-            execution = work.execution
-            assert execution is not None
-            if execution.done is None:
+        for ref, execution in executions.items():
+            if execution.compensates is None or execution.done is None:
                 continue
-            candidates = forward.get(execution.compensates or "", [])
-            own = [each for each in candidates if each.ref[0] == work.ref[0]]
-            for each in own or candidates:
-                known_order = undone.get(each.ref)
+            for target in undoable.targets(ref, execution.compensates):
+                known_order = undone.get(target)
                 if known_order is None or execution.done > known_order:
-                    undone[each.ref] = execution.done
+                    undone[target] = execution.done
         changed: dict[StepRef, StepWork] = {}
-        for works in (undoing, *forward.values()):
-            for work in works:
-                order = undone.get(work.ref)
-                if order != work.state.undone:
-                    work.state.undone = order
-                    changed[work.ref] = work
+        for ref, work in self.steps.items():
+            if undone.get(ref) != work.state.undone:
+                work.state.undone = undone.get(ref)
+                changed[ref] = work
         return changed
 
     # --- what shows ---------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ class Given(msgspec.Struct, array_like=True, gc=False):
     undo_failed: bool = False
     #: A forward step that ended failed or timed out.
     failed: bool = False
+    #: It completed, and something that undoes it, in whichever instance, completed after that.
+    undone: bool = False
 
 
 class StepState(msgspec.Struct, gc=False):
@@ -117,6 +119,7 @@ class InstanceState(msgspec.Struct, omit_defaults=True, gc=False):
     undo_failed: int = 0
     undo_open: int = 0
     failed: int = 0
+    undone: int = 0
 
 
 def step_key(step: str, step_id: str) -> str:
@@ -219,7 +222,7 @@ def _merge_attributes(state: InstanceState, new: dict[str, str], at: Micros) -> 
         state.attributes = {name: kept[name] for name in sorted(kept)[:MOST_ATTRIBUTES]}
 
 
-def contribution(execution: Execution) -> Given:
+def contribution(execution: Execution, undone: Order | None) -> Given:
     """What a step execution is worth to its instance."""
     status, is_compensation = execution.status, execution.compensates is not None
     ended_badly = status in ("failed", "timed_out", "cancelled")
@@ -232,6 +235,7 @@ def contribution(execution: Execution) -> Given:
         undid=is_compensation and status == "completed",
         undo_failed=is_compensation and ended_badly,
         failed=not is_compensation and status in ("failed", "timed_out"),
+        undone=undone is not None and execution.done is not None and undone > execution.done,
     )
 
 
@@ -239,13 +243,14 @@ def merge_step(
     state: InstanceState, name: StepKey, step: StepState, execution: Execution, declared: DeclaredFlow | None
 ) -> None:
     """Take back what the step gave before and give what it is worth now."""
-    old, new = step.given, contribution(execution)
+    old, new = step.given, contribution(execution, step.undone)
     state.retries += new.retries - old.retries
     state.compensations += new.is_compensation - old.is_compensation
     state.undid += new.undid - old.undid
     state.undo_failed += new.undo_failed - old.undo_failed
     state.undo_open += (new.is_compensation and new.is_open) - (old.is_compensation and old.is_open)
     state.failed += new.failed - old.failed
+    state.undone += new.undone - old.undone
     step.given = new
 
     key = step_key(*name)
@@ -260,9 +265,7 @@ def merge_step(
 
 def _owed(step: StepState, execution: Execution) -> Order | None:
     """Order of the completion that nothing has undone since."""
-    if execution.done is None or (step.undone is not None and step.undone > execution.done):
-        return None
-    return execution.done
+    return None if step.given.undone else execution.done
 
 
 def _open_step(name: str, execution: Execution, known: Any) -> OpenStep:
@@ -385,13 +388,14 @@ def _turned_back(state: InstanceState, ended: bool, closing: str) -> bool:
 
 def _compensation_state(state: InstanceState, owed: bool, ended: bool) -> str:
     """The first that fits, in the order of the settled readings."""
+    some_done = state.undid or state.undone
     if state.undo_failed:
         return "failed"
-    if state.undo_open or (owed and not ended and (state.undid or state.compensating_seen)):
+    if state.undo_open or (owed and not ended and (some_done or state.compensating_seen)):
         return "running"
     if owed:
-        return "partial" if state.undid else "owed"
-    return "complete" if state.undid else "none"
+        return "partial" if some_done else "owed"
+    return "complete" if some_done else "none"
 
 
 def _waits_for(

@@ -24,10 +24,11 @@ from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import Meaning
 from apps.sagas.loading import load_all_steps, load_awaiting, load_instances, load_steps, load_undo_groups, save
 from apps.sagas.locking import lock_or_create, remember
-from apps.sagas.merging import StepRef, Workspace
+from apps.sagas.merging import Workspace
 from apps.sagas.rebuild import reproject_locked
 from apps.sagas.rollups import RollupDeltas
 from apps.sagas.storage import EVENT_COLUMNS, encode_event
+from apps.sagas.undoing import StepRef
 
 logger = logging.getLogger(__name__)
 
