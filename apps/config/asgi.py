@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,6 +25,9 @@ Send = Callable[[Any], Awaitable[None]]
 #: Decoding a batch makes many short-lived objects and no cycles, so the collector need not look as often as by default.
 #: Measured on batches of 500 after `gc.freeze`: 2 % less CPU time.
 _GC_THRESHOLDS = (50_000, 20, 50)
+#: A thread that gets an answer from PostgreSQL waits this long for the interpreter while another one computes. With the
+#: default of 5 ms, the dozen answers of one transaction cost 60 ms whenever requests keep the event loop busy.
+_SWITCH_SECONDS = 0.0005
 
 
 async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -44,6 +48,7 @@ async def _live(receive: Receive, send: Send) -> None:
             # All that was imported stays: no collection needs to look at it again.
             gc.freeze()
             gc.set_threshold(*_GC_THRESHOLDS)
+            sys.setswitchinterval(_SWITCH_SECONDS)
             await send({"type": "lifespan.startup.complete"})
         else:
             await send({"type": "lifespan.shutdown.complete"})

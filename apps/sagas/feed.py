@@ -6,6 +6,7 @@ per process and project at most one tick is sent each `INTERVAL_SECONDS`, the fi
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -13,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from uuid import UUID
 
-from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
 logger = logging.getLogger(__name__)
@@ -58,27 +58,27 @@ class _Announcer:
             self._wake.notify()
 
     def _run(self) -> None:
+        # One event loop for the thread's life: the channel layer keeps its connections per loop.
+        loop = asyncio.new_event_loop()
         while True:
             with self._wake:
                 while not self._correlations:
-                    if not self._wake.wait(timeout=30):
-                        self._thread = None
-                        return
+                    self._wake.wait()
                 correlations, self._correlations = self._correlations, defaultdict(set)
                 incidents, self._incidents = self._incidents, set()
             for project_id, uuids in correlations.items():
-                self._send(project_id, uuids, project_id in incidents)
+                loop.run_until_complete(self._send(project_id, uuids, project_id in incidents))
             time.sleep(INTERVAL_SECONDS)
 
     @staticmethod
-    def _send(project_id: int, uuids: set[str], incidents: bool) -> None:
+    async def _send(project_id: int, uuids: set[str], incidents: bool) -> None:
         layer = get_channel_layer()
         if layer is None:
             return
         named = sorted(uuids) if len(uuids) <= MOST_NAMED else None
         tick = {"type": "tick", "correlations": named, "incidents": incidents}
         try:
-            async_to_sync(layer.group_send)(project_group(project_id), tick)
+            await layer.group_send(project_group(project_id), tick)
         except Exception as error:
             logger.warning("a tick could not be sent: %s", error)
 
