@@ -261,7 +261,7 @@ def instance_row(work: Workspace, instance: InstanceWork, event_count: int) -> d
         "parent_flow": state.parent[0] if state.parent else None,
         "parent_run": state.parent[1] if state.parent else None,
         "source_ref": state.last_source_ref,
-        "annotations": state.flags,
+        "annotations": judged.annotations,
         "attributes": {name: value for name, (_, value) in state.attributes.items()},
         "state": msgspec.Raw(_encode_state(state)),
     }

@@ -2,7 +2,7 @@
 
 `Workspace` holds the touched part of one correlation. Recording loads it, rebuilding starts it empty; the merge is the
 same code, so a rebuild gives the same rows. The order of calls: `plan` (says which steps are touched), then whatever is
-stored of them by `add_stored_step`, then `merge`.
+stored of them by `add_stored_step`, then `merge`, `look_back` where that is in doubt, and `judge`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ import msgspec
 from apps.sagas.attempts import Execution, Fact, Order, execution_of, merge_facts
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import UNDECLARED, DeclaredFlow, Definitions, Meaning, StepMeaning
-from apps.sagas.projection import InstanceState, Judgement, StepState, judge, merge_event, merge_step, order_of
+from apps.sagas.projection import (
+    InstanceState,
+    Judgement,
+    StepState,
+    judge,
+    look_back,
+    merge_event,
+    merge_step,
+    order_of,
+)
 from apps.sagas.rollups import InstanceFigures, RollupDeltas
 from apps.sagas.undoing import StepRef, Undoable
 
@@ -35,6 +44,7 @@ class InstanceWork:
         "flow",
         "id",
         "is_changed",
+        "is_in_doubt",
         "judgement",
         "run",
         "state",
@@ -51,6 +61,8 @@ class InstanceWork:
         #: Attributes that have their row, with its value.
         self.stored_attributes: dict[str, str] = {}
         self.is_changed = False
+        #: A late event came of which only the past can tell what it changes.
+        self.is_in_doubt = False
         self.declared: DeclaredFlow | None = None
         self.judgement: Judgement | None = None
         #: What its stored row counts for in the rollups; None when it has none.
@@ -162,9 +174,12 @@ class Workspace:
     def merge(self, definitions: Definitions, rollups: RollupDeltas) -> None:
         """Fold the new events in; afterwards steps and instances hold what must be written."""
         touched: dict[StepRef, StepWork] = {}
+        if len(self.events) > 1:
+            self.events.sort(key=lambda each: order_of(each[0]))
         for event, meaning, source_ref, instance in self.events:
             instance.is_changed = True
-            merge_event(instance.state, event, meaning, source_ref)
+            if merge_event(instance.state, event, meaning, source_ref):
+                instance.is_in_doubt = True
             if not meaning.steps and not event.causation_ids:
                 continue
             cause_at, missing = self._cause(event) if event.causation_ids else (None, ())
@@ -196,7 +211,25 @@ class Workspace:
             instance = by_id[ref[0]]
             merge_step(instance.state, ref[1:], work.state, work.execution, instance.declared)  # type: ignore[arg-type]
             work.is_changed = instance.is_changed = True
-        for instance in by_id.values():
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """True when late events cannot be merged without the past: give it to `look_back`."""
+        return any(instance.is_in_doubt for instance in self.instances.values())
+
+    def look_back(self, past: Iterable[tuple[SagaEvent, Meaning]]) -> None:
+        """Conclude what is in doubt from the correlation's events so far, the new ones among them."""
+        events = sorted(past, key=lambda each: order_of(each[0]))
+        owners = [self._instance(meaning) for _, meaning in events]
+        for instance in self.instances.values():
+            if instance.is_in_doubt:
+                own = [each for each, owner in zip(events, owners, strict=True) if owner is instance]
+                look_back(instance.state, own)
+                instance.is_in_doubt = False
+
+    def judge(self) -> None:
+        """Derive what instances show; the last thing before they are written."""
+        for instance in self.instances.values():
             instance.judgement = judge(instance.state, instance.declared)
 
     def _cause(self, event: SagaEvent) -> tuple[Micros | None, Sequence[str]]:

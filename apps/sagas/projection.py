@@ -11,6 +11,7 @@ columns that lists show. The rules are those of the design's settled readings.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -64,10 +65,9 @@ class OpenStep(msgspec.Struct, array_like=True, gc=False):
 
 
 class Timer(msgspec.Struct, array_like=True, gc=False):
-    """The latest word on a named timer."""
+    """A running timer: when it was last started, and when it is due."""
 
     order: Order
-    is_running: bool
     due_at: Micros | None
 
 
@@ -94,7 +94,12 @@ class InstanceState(msgspec.Struct, omit_defaults=True, gc=False):
     suspended_order: Order | None = None
     blocked: bool = False
     blocked_order: Order | None = None
+    #: The timers that run, and the latest end of any: a start after that is known not to be over.
     timers: dict[str, Timer] = {}
+    timer_end: Order | None = None
+    #: By source: time and sequence of its latest event that has one, as long as no sequence contradicts a time.
+    sequences: dict[str, tuple[Micros, str]] = {}
+    contradicted: bool = False
     #: Earliest event of the flow's `ends_on`.
     ends: Order | None = None
     dead_lettered: int = 0
@@ -134,6 +139,7 @@ _CLOSING = {
     EventKind.SAGA_TIMED_OUT: "timed_out",
     EventKind.SAGA_COMPENSATED: "compensated",
 }
+TIMER_KINDS = frozenset({EventKind.TIMER_STARTED, EventKind.TIMER_FIRED, EventKind.TIMER_CANCELLED})
 _TURNING = frozenset({EventKind.SAGA_FAILED, EventKind.SAGA_COMPENSATING, EventKind.SAGA_COMPENSATED})
 
 
@@ -145,8 +151,11 @@ def order_of(event: SagaEvent) -> Order:
     return (event.occurred_at, event.sequence, event.id, event.source)
 
 
-def merge_event(state: InstanceState, event: SagaEvent, meaning: Meaning, source_ref: int) -> None:
-    """Fold one event into its instance; what it says about steps is merged by `merge_step`."""
+def merge_event(state: InstanceState, event: SagaEvent, meaning: Meaning, source_ref: int) -> bool:
+    """Fold one event into its instance; what it says about steps is merged by `merge_step`.
+
+    True when the state does not know enough of the past to tell what the event changes: then `look_back`.
+    """
     at, received_at = event.occurred_at, event.received_at
     known_at = min(at, received_at)
     order = (at, event.sequence, event.id, event.source)
@@ -171,23 +180,68 @@ def merge_event(state: InstanceState, event: SagaEvent, meaning: Meaning, source
         _merge_attributes(state, event.attributes, event.occurred_at)
     if event.flags:
         state.flags = sorted({*state.flags, *event.flags})
+    in_doubt = _merge_sequence(state, event) if event.sequence else False
     if not meaning.steps and meaning.kind is not _INFO:
-        _merge_kind(state, event, meaning.kind, order)
+        in_doubt |= _merge_kind(state, event, meaning.kind, order)
+    return in_doubt
 
 
-def _merge_kind(state: InstanceState, event: SagaEvent, kind: EventKind, order: Order) -> None:
-    """Kinds that speak of the instance itself, of a timer or of a message."""
-    name = kind.value
-    if name.startswith("saga."):
+def look_back(state: InstanceState, past: Iterable[tuple[SagaEvent, Meaning]]) -> None:
+    """Conclude anew, from all events of the instance in their order, what a late one has put in doubt."""
+    fresh = InstanceState()
+    for event, meaning in past:
+        if event.sequence:
+            _merge_sequence(fresh, event)
+        if meaning.kind in TIMER_KINDS:
+            _merge_timer(fresh, event, meaning.kind, order_of(event))
+    state.timers, state.timer_end = fresh.timers, fresh.timer_end
+    state.sequences, state.contradicted = fresh.sequences, fresh.contradicted
+
+
+def _merge_sequence(state: InstanceState, event: SagaEvent) -> bool:
+    """Note where a source's sequence contradicts its times; True when that depends on earlier events."""
+    if state.contradicted:
+        return False
+    at, sequence = event.occurred_at, event.sequence
+    last = state.sequences.get(event.source)
+    if last is None or (at >= last[0] and sequence >= last[1]):
+        state.sequences[event.source] = (at, sequence)
+    elif (at > last[0] and sequence < last[1]) or (at < last[0] and sequence > last[1]):
+        state.contradicted, state.sequences = True, {}
+    else:
+        return True
+    return False
+
+
+def _merge_kind(state: InstanceState, event: SagaEvent, kind: EventKind, order: Order) -> bool:
+    """Kinds that speak of the instance itself, of a timer or of a message; True as for `merge_event`."""
+    if kind in TIMER_KINDS:
+        return _merge_timer(state, event, kind, order)
+    if kind.value.startswith("saga."):
         _merge_saga(state, kind, order)
-    elif name.startswith("timer."):
-        timer = state.timers.get(event.step or "")
-        if timer is None or order > timer.order:
-            state.timers[event.step or ""] = Timer(order, kind is EventKind.TIMER_STARTED, event.expires_at)
     elif kind is EventKind.MESSAGE_DEAD_LETTERED:
         state.dead_lettered += 1
     elif kind is EventKind.MESSAGE_REDRIVEN:
         state.redriven += 1
+    return False
+
+
+def _merge_timer(state: InstanceState, event: SagaEvent, kind: EventKind, order: Order) -> bool:
+    """Keep the timers that run. True for a start that came after a later end: only the past knows of which timer."""
+    name = event.step or ""
+    running = state.timers.get(name)
+    if kind is not EventKind.TIMER_STARTED:
+        if running is not None and order > running.order:
+            del state.timers[name]
+        state.timer_end = order if state.timer_end is None else max(state.timer_end, order)
+    elif running is not None:
+        if order > running.order:
+            state.timers[name] = Timer(order, event.expires_at)
+    elif state.timer_end is None or order > state.timer_end:
+        state.timers[name] = Timer(order, event.expires_at)
+    else:
+        return True
+    return False
 
 
 def _merge_saga(state: InstanceState, kind: EventKind, order: Order) -> None:
@@ -312,6 +366,7 @@ class Judgement(msgspec.Struct, gc=False):
     owed_count: int
     owed_since: Micros | None
     turned_back: bool
+    annotations: list[str]
 
 
 def judge(state: InstanceState, declared: DeclaredFlow | None) -> Judgement:
@@ -348,6 +403,7 @@ def judge(state: InstanceState, declared: DeclaredFlow | None) -> Judgement:
         owed_count=len(owed),
         owed_since=min((order[0] for order in owed.values()), default=None),
         turned_back=turned_back,
+        annotations=sorted({*state.flags, "clock_skew"}) if state.contradicted else state.flags,
     )
 
 
@@ -425,7 +481,6 @@ def _running_timers(state: InstanceState) -> list[tuple[Micros, str, Micros | No
     return sorted(
         (timer.due_at if timer.due_at is not None else never, name, timer.due_at)
         for name, timer in state.timers.items()
-        if timer.is_running
     )
 
 

@@ -47,6 +47,7 @@ def reproject_locked(
             new.cause_times[event.id] = event.occurred_at
     new.plan((event, meaning.interpreter(source_id).interpret(event), source_id) for event, source_id in events)
     new.merge(meaning.definitions, rollups)
+    new.judge()
     _clear(cursor, old, {instance.id for instance, _ in new.shown()})
     save(cursor, [new], rollups)
 

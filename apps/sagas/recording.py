@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
@@ -27,7 +27,7 @@ from apps.sagas.locking import lock_or_create, remember
 from apps.sagas.merging import Workspace
 from apps.sagas.rebuild import reproject_locked
 from apps.sagas.rollups import RollupDeltas
-from apps.sagas.storage import EVENT_COLUMNS, encode_event
+from apps.sagas.storage import EVENT_COLUMNS, decode_event, encode_event
 from apps.sagas.undoing import StepRef
 
 logger = logging.getLogger(__name__)
@@ -214,9 +214,22 @@ def _project(cursor: psycopg.Cursor, fresh: _Fresh, meanings: dict[int, catalog.
     rollups = RollupDeltas()
     for work, _ in touched:
         work.merge(meanings[work.project_id].definitions, rollups)
+        if work.is_in_doubt:
+            work.look_back(_past(cursor, work, meanings[work.project_id]))
+        work.judge()
     save(cursor, merged, rollups)
     for work in again:
         reproject_locked(cursor, work, meanings[work.project_id], added=work.event_count)
+
+
+def _past(
+    cursor: psycopg.Cursor, work: Workspace, meaning: catalog.ProjectMeaning
+) -> Iterator[tuple[SagaEvent, Meaning]]:
+    """All events of a correlation so far that may have to do with sequences or timers."""
+    cursor.execute(statements.READ_MARKS, [work.shard, work.uuid], prepare=True)
+    for row in cursor.fetchall():
+        event = decode_event(row)
+        yield event, meaning.interpreter(row[4]).interpret(event)
 
 
 def _interpreted(

@@ -165,6 +165,14 @@ SELECT shard, correlation_uuid::text, event_id, source, source_ref, type, occurr
 FROM event WHERE shard = %s AND correlation_uuid = %s
 """
 
+#: Those of one correlation that have a sequence, that speak of a timer, or whose kind is a matter of interpretation.
+READ_MARKS = (
+    READ_EVENTS
+    + """
+  AND (sequence <> '' OR position('"kind":"timer.' in attributes) > 0 OR position('"kind":"' in attributes) = 0)
+"""
+)
+
 #: Every step execution of one correlation.
 READ_STEPS = """
 SELECT instance_id::text, step, step_id, state FROM step_execution WHERE shard = %s AND correlation_uuid = %s
