@@ -16,6 +16,7 @@ from apps.ingest.formats import temporal_values as values
 from apps.ingest.formats.engine_entries import clean
 from apps.ingest.formats.histories import with_digest
 from apps.ingest.formats.temporal_run import IDENTITY_BYTES, Entry, Run, Work
+from apps.ingest.strict_json import TRUNCATED
 from apps.sagas.events import EventKind, Micros, SagaEvent, TimeQuality
 
 #: Attempts that a history only counts are told one by one, so many per activity and per document at most.
@@ -204,7 +205,7 @@ def _first_told(run: Run, attempt: int) -> tuple[int, tuple[str, ...]]:
     """From which attempt on those before `attempt` are told: from the first, unless there are absurdly many."""
     told = min(attempt - 1, RETRIES_OF_ONE, RETRIES_IN_ALL - run.retries_told)
     run.retries_told += told
-    return attempt - told, (values.TRUNCATED,) if told < attempt - 1 else ()
+    return attempt - told, (TRUNCATED,) if told < attempt - 1 else ()
 
 
 def _retried(
@@ -333,8 +334,8 @@ def local_activity(body: dict[str, Any]) -> LocalActivity | None:
     details = body.get("details")
     details = details if isinstance(details, dict) else {}
     facts = {name: next(iter(values.arguments_of(each)), None) for name, each in details.items()}
-    told = facts["data"] if isinstance(facts.get("data"), dict) else {}
-    meta = facts["meta"] if isinstance(facts.get("meta"), dict) else {}
+    told: dict[str, Any] = data if isinstance(data := facts.get("data"), dict) else {}
+    meta: dict[str, Any] = found if isinstance(found := facts.get("meta"), dict) else {}
     step = facts.get("type") or told.get("ActivityType") or told.get("activity_type")
     step = step or values.member(body, "failure", "activityFailureInfo", "activityType", "name")
     own = facts.get("activityId") or told.get("ActivityID") or told.get("activity_id")

@@ -249,7 +249,8 @@ class Run:
         `name` stands in its id for the number of an entry. `causes` are numbers of entries of this run; those that are
         none are left out.
         """
-        data, data_flags = None, ()
+        data: str | None = None
+        data_flags: tuple[str, ...] = ()
         if entry.shown and not suffix:
             data, data_flags = values.data_text(values.readable(entry.shown))
         numbers = [number for cause in causes if (number := values.number_of(cause)) is not None and number > 0]
