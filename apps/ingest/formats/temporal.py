@@ -5,13 +5,13 @@ Accepted, in today's and in the first releases' spelling of enums:
 - `{"history": {"events": […]}, …}`: GetWorkflowExecutionHistory as the server and Web UI answer it; with
   `workflowExecutionInfo` and `pendingActivities` beside it, what a poller has put together;
 - `{"workflowExecutionInfo": …, "pendingActivities": […]}`: DescribeWorkflowExecution;
-- `{"executions": […]}`: ListWorkflowExecutions;
+- `{"executions": […]}`: ListWorkflowExecutions, and the plain list of it that `temporal workflow list` writes;
 - `{"items": [{"history": …}]}`: Temporal Cloud's export; a list of entries; a list of documents (pages, runs).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -100,7 +100,10 @@ class Reading:
         self._decoded = Decoded([], [], [])
         #: Entries and workflows seen so far: the position of the next one.
         self._position = 0
+        #: The run whose entries were read last.
         self.run: Run | None = None
+        #: Which attempt of an activity was seen under way, by activity ID.
+        self.attempts_seen: dict[str, int] = {}
 
     def result(self) -> Decoded:
         """Everything that was read. Raises HistoryError when all of it had to be refused."""
@@ -109,6 +112,11 @@ class Reading:
             more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
             raise HistoryError(f"{self._word} history: {refused[0].detail}{more}")
         return self._decoded
+
+    def drained(self) -> Decoded:
+        """What was read since the last time that it was asked."""
+        decoded, self._decoded = self._decoded, Decoded([], [], [])
+        return decoded
 
     def take(self, document: Any, place: str = "", depth: int = 0) -> Reading:
         """Read one document, or a list of them. Raises HistoryError that names the place."""
@@ -126,6 +134,11 @@ class Reading:
         elif isinstance(document.get("executions"), list):
             for index, info in enumerate(document["executions"]):
                 self._take_info(info, f"{place}executions[{index}]")
+        elif (
+            isinstance(document.get("execution") or document.get("workflowExecution"), dict) and "startTime" in document
+        ):
+            # One of a list, as the `temporal` and `cadence` tools write it.
+            self._take_info(document, place.rstrip(".") or "the document")
         elif isinstance(document.get("items"), list) and depth < _NESTING:
             for index, item in enumerate(document["items"]):
                 self.take(item, f"{place}items[{index}].", depth + 1)
@@ -159,6 +172,7 @@ class Reading:
         is_next_page = self.run is not None and found[0][1].meaning != _STARTED
         if not is_next_page or self.run is None or found[0][1].number <= self.run.last_number:
             self.run = Run(self.shapes.dialect, self.options, self.received_at)
+        self.run.attempts_seen = self.attempts_seen
         known: dict[int, Entry] = {}
         for position, entry in found:
             earlier = known.setdefault(entry.number, entry)
@@ -227,7 +241,25 @@ class Reading:
             return None
         return run
 
-    def _take_pending(self, run: Run, pending: list[Any], place: str, info: dict[str, Any]) -> None:
+    def take_pending(self, pending: Sequence[Any], place: str, told: Mapping[str, int]) -> dict[str, int]:
+        """Read what is pending of the run whose history was read. Says up to which attempt each activity was told."""
+        assert self.run is not None
+        self._take_pending(self.run, pending, place, {}, told)
+        shaped = [self.shapes.pending_of(each) for each in pending if isinstance(each, dict)]
+        return {
+            activity_id: (values.number_of(each.get("attempt")) or 1) - 1
+            for each in shaped
+            if (activity_id := values.text_of(each.get("activityId"))) is not None
+        }
+
+    def _take_pending(
+        self,
+        run: Run,
+        pending: Sequence[Any],
+        place: str,
+        info: dict[str, Any],
+        told: Mapping[str, int] | None = None,
+    ) -> None:
         begun_at = values.known_time(self.shapes.info_of(info).get("startTime")) if info else None
         for index, each in enumerate(pending):
             position = self._position
@@ -235,7 +267,9 @@ class Reading:
             try:
                 if not isinstance(each, dict):
                     raise Unattached("wrong_type", "is not an object")
-                self._keep(list(pending_activity(run, self.shapes.pending_of(each), begun_at=begun_at)), position)
+                self._keep(
+                    list(pending_activity(run, self.shapes.pending_of(each), begun_at=begun_at, told=told)), position
+                )
             except Unattached as wrong:
                 self._refuse(position, f"{place}pendingActivities[{index}]", wrong, each)
 

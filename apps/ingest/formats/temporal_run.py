@@ -265,7 +265,7 @@ class Run:
                 correlation_id=self.correlation_id,
                 occurred_at=entry.at,
                 received_at=self.received_at,
-                sequence=str(entry.number).zfill(20) if name is None else "",
+                sequence=_sequence(entry) if name is None else "",
                 causation_ids=tuple(self.id_of(number) for number in dict.fromkeys(numbers)),
                 kind=kind,
                 flags=tuple(sorted({*entry.flags, *flags, *data_flags, *self._flags})),
@@ -287,11 +287,9 @@ class Run:
             )
         return found
 
-    def pending(self, activity_id: str) -> Work | None:
-        """The activity with that ID that has not ended, the latest."""
-        return next(
-            (work for work in reversed(self.works.values()) if work.activity_id == activity_id and work.is_open), None
-        )
+    def activity(self, activity_id: str) -> Work | None:
+        """The latest activity with that ID, ended or not."""
+        return next((work for work in reversed(self.works.values()) if work.activity_id == activity_id), None)
 
     def named(self, work: Work) -> dict[str, Any]:
         """What every event of a step says of it."""
@@ -356,6 +354,15 @@ class Run:
             if text is not None and text != redaction.FILTERED and len(told) < ATTRIBUTES:
                 told[name] = clean(text[: values.NAME_CHARACTERS])
         return told
+
+
+def _sequence(entry: Entry) -> str:
+    """Orders entries of one moment by their numbers, and never contradicts their times.
+
+    Numbers alone would: entries that came while a workflow task ran are written after it with the times that they came
+    at, and each run of a chain counts from 1.
+    """
+    return f"{entry.at:017d}-{entry.number:010d}"
 
 
 def _unnamed(entry: Entry) -> str:

@@ -96,15 +96,18 @@ def pending_activity(
     """What a pending activity says: attempts that failed, the one that runs, its latest heartbeat. Raises Unattached.
 
     `begun_at` is when the workflow began; it, or better when the activity was scheduled, stands for the time of
-    attempts that nobody saw. `told` says up to which attempt an activity's failed attempts were told before, by step
-    ID; None = nothing is remembered.
+    attempts that nobody saw. `told` says up to which attempt an activity's failed attempts were told before, by
+    activity ID; None = nothing is remembered.
     """
     activity_id = values.text_of(pending.get("activityId"))
     step = values.text_of(values.member(pending, "activityType", "name"))
     if activity_id is None or step is None:
         raise Unattached("missing_name", "does not name activityId and activityType")
-    work = run.pending(activity_id)
+    work = run.activity(activity_id)
     is_known = work is not None
+    if work is not None and not work.is_open:
+        # The history is ahead of the description.
+        return
     if work is None:
         work = Work(
             0, begun_at or 0, step, run.step_id(step, activity_id, 0), compensates=run.options.compensates(step)
@@ -125,7 +128,7 @@ def pending_activity(
             **named | {"attempt": 1},
         )
     # A time of zero would stand for nothing: without any, attempts that nobody saw are not told.
-    remembered = (told or {}).get(work.step_id or "", 0)
+    remembered = (told or {}).get(activity_id, 0)
     unseen_at = work.at
     ended_at = values.known_time(pending.get("lastAttemptCompleteTime"))
     failed_at = ended_at or last_started or scheduled
