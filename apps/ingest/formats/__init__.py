@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apps.ingest.formats import cadence, cloudevents, stepfunctions, temporal, zeebe
+from apps.ingest.formats import airflow, cadence, cloudevents, stepfunctions, temporal, zeebe
 from apps.ingest.formats.decoding import Decoded, Decoder, Payload, Rejection, excerpt_of
 from apps.ingest.formats.histories import HistoryDecoder
 
@@ -20,6 +20,7 @@ FORMATS: Mapping[str, Decoder] = {
 
 #: Engines' own history documents, by the name that users choose.
 HISTORIES: Mapping[str, HistoryDecoder] = {
+    "airflow": airflow.decode,
     "cadence": cadence.decode,
     "temporal": temporal.decode,
     "stepfunctions": stepfunctions.decode,
