@@ -106,6 +106,8 @@ class InstanceFacts:
     shown_id: str | None
     shown_flow: str
     steps: list[StepFacts] = field(default_factory=list)
+    #: The definition declares the role of any of its steps.
+    has_roles: bool = False
     #: Steps that count as compensable though nobody declared it.
     inferred_compensable: frozenset[str] = frozenset()
 
@@ -237,6 +239,7 @@ def _instance(work: InstanceWork, shown_id: str | None, shown_flow: str, policy:
         declared=work.declared,
         shown_id=shown_id,
         shown_flow=shown_flow,
+        has_roles=roles,
         inferred_compensable=frozenset() if roles else policy.compensated_steps.get(work.flow, frozenset()),
     )
 
