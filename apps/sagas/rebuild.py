@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.projects.models import Project
-from apps.sagas import catalog, feed, statements
+from apps.sagas import catalog, feed, finding_due, statements
 from apps.sagas.attempts import execution_of
 from apps.sagas.loading import decode_step, load_instances, save
 from apps.sagas.locking import lock_correlations
@@ -146,3 +146,4 @@ def reproject(project_id: int, correlation_ids: Sequence[str]) -> None:
         load_instances(cursor, works)
         for work in works:
             reproject_locked(cursor, work, meaning)
+        finding_due.mark(cursor, works)

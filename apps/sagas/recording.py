@@ -19,7 +19,7 @@ import psycopg
 from django.db import DatabaseError, connection, transaction
 
 from apps.lib import telemetry
-from apps.sagas import catalog, feed, statements
+from apps.sagas import catalog, feed, finding_due, statements
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import Meaning
 from apps.sagas.loading import load_all_steps, load_awaiting, load_instances, load_steps, load_undo_groups, save
@@ -107,6 +107,7 @@ def _record_once(submissions: Sequence[Submission]) -> tuple[list[Outcome], dict
         fresh = _fresh_events(cursor, submissions, works, outcomes)
         _copy_events(cursor, fresh)
         _project(cursor, fresh, meanings)
+        finding_due.mark(cursor, [work for work, events in fresh if events])
         _tally(cursor, submissions, outcomes, fresh)
     if not connection.in_atomic_block:
         remember(works.values())
