@@ -113,12 +113,12 @@ def identify(text: str) -> Identity | None:
     None for anything malformed, unknown, revoked, expired or of a switched-off source, known for at most
     `CACHE_SECONDS`. Raises DatabaseError when PostgreSQL is away.
     """
-    if not is_well_formed(text):
-        return None
     key = _hash(text)
     now = monotonic()
     cached = _cache.get(key)
     if cached is None or now >= cached.until:
+        if not is_well_formed(text):
+            return None
         cached = _look_up(key, now)
         _remember(key, cached, now)
     return cached.identity
@@ -126,10 +126,8 @@ def identify(text: str) -> Identity | None:
 
 def is_cached(text: str) -> bool:
     """True when `identify` would answer from memory, without waiting for the database."""
-    if not is_well_formed(text):
-        return True
     cached = _cache.get(_hash(text))
-    return cached is not None and monotonic() < cached.until
+    return (cached is not None and monotonic() < cached.until) or not is_well_formed(text)
 
 
 def is_well_formed(text: str) -> bool:

@@ -6,6 +6,7 @@ is recorded alone, and only the culprit gets the error.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 import threading
@@ -24,7 +25,7 @@ MOST_EVENTS = 1000
 #: Waiting submissions at most; beyond that callers are told to come back later.
 MOST_WAITING = 10_000
 
-_Waiting = tuple[Submission, "Future[Outcome]"]
+_Waiting = tuple[Submission, "Future[Outcome] | asyncio.Future[Outcome]"]
 
 
 class OverloadedError(Exception):
@@ -39,6 +40,13 @@ def submit(project_id: int, source_id: int, events: Sequence[SagaEvent]) -> Futu
     return _writer.submit(Submission(project_id, source_id, events))
 
 
+def submitted(project_id: int, source_id: int, events: Sequence[SagaEvent]) -> asyncio.Future[Outcome]:
+    """`submit` for coroutines: awaited on the running event loop, which is woken once per group."""
+    future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    _writer.put(Submission(project_id, source_id, events), future)
+    return future
+
+
 class _Writer:
     """One thread that commits group after group."""
 
@@ -49,6 +57,10 @@ class _Writer:
 
     def submit(self, submission: Submission) -> Future[Outcome]:
         future: Future[Outcome] = Future()
+        self.put(submission, future)
+        return future
+
+    def put(self, submission: Submission, future: Future[Outcome] | asyncio.Future[Outcome]) -> None:
         try:
             self._waiting.put_nowait((submission, future))
         except queue.Full:
@@ -58,7 +70,6 @@ class _Writer:
                 if self._thread is None or not self._thread.is_alive():
                     self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
                     self._thread.start()
-        return future
 
     def _run(self) -> None:
         while True:
@@ -66,9 +77,7 @@ class _Writer:
             try:
                 _record_group(group)
             except BaseException as error:
-                for _, future in group:
-                    if not future.done():
-                        future.set_exception(error)
+                _answer([(future, error) for _, future in group])
                 logger.exception("the writer failed")
 
     def _next_group(self) -> list[_Waiting]:
@@ -90,7 +99,7 @@ def _record_group(group: list[_Waiting]) -> None:
         outcomes = record_all([submission for submission, _ in group])
     except DatabaseError as error:
         if len(group) == 1:
-            group[0][1].set_exception(error)
+            _answer([(group[0][1], error)])
             connections.close_all()
             return
         logger.warning("recording a group of %d failed, one by one now: %s", len(group), error)
@@ -98,8 +107,36 @@ def _record_group(group: list[_Waiting]) -> None:
         for each in group:
             _record_group([each])
         return
-    for (_, future), outcome in zip(group, outcomes, strict=True):
-        future.set_result(outcome)
+    _answer([(future, outcome) for (_, future), outcome in zip(group, outcomes, strict=True)])
+
+
+def _answer(results: list[tuple[Future[Outcome] | asyncio.Future[Outcome], Outcome | BaseException]]) -> None:
+    """Tell everybody; those who wait on an event loop all at once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Outcome], Outcome | BaseException]]] = {}
+    for future, result in results:
+        if isinstance(future, asyncio.Future):
+            by_loop.setdefault(future.get_loop(), []).append((future, result))
+        elif not future.done():
+            _settle(future, result)
+    for loop, waiting in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_settle_all, waiting)
+        except RuntimeError:
+            logger.info("nobody waits for %d answers any more: the event loop is closed", len(waiting))
+
+
+def _settle_all(waiting: list[tuple[asyncio.Future[Outcome], Outcome | BaseException]]) -> None:
+    for future, result in waiting:
+        # Whoever waited may have been cancelled meanwhile.
+        if not future.done():
+            _settle(future, result)
+
+
+def _settle(future: Future[Outcome] | asyncio.Future[Outcome], result: Outcome | BaseException) -> None:
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 _writer = _Writer()
