@@ -15,6 +15,7 @@ Rows of the bad-input contract that end here: 5-11, 33-46 and 50.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 import msgspec
@@ -60,7 +61,18 @@ BIG_INTEGER = "big_integer"
 
 _MIN_INT64, _MAX_INT64 = -(2**63), 2**63 - 1
 _BOM = b"\xef\xbb\xbf"
-_decode = msgspec.json.Decoder().decode
+
+
+def _double(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("number out of range")
+    return value
+
+
+#: Decodes JSON of strangers. Without the hook msgspec takes 15 µs for a number such as 1e308, Python 0.5: a body full
+#: of them would hold a core for half a minute.
+decode = msgspec.json.Decoder(float_hook=_double).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _raw = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -108,7 +120,7 @@ def read_plain(body: bytes) -> Any:
     if any(white in body and white + b":" in body for white in _WHITE):
         return None
     try:
-        return _decode(body)
+        return decode(body)
     except (ValueError, RecursionError):
         # msgspec's errors and UnicodeDecodeError are ValueErrors.
         return None
@@ -154,7 +166,7 @@ def read_item(text: bytes, limits: Limits, *, is_envelope: bool = False) -> tupl
     if len(text) > limits.item_bytes:
         raise Refused("event_too_large", f"an event may have {limits.item_bytes} bytes, this one has {len(text)}")
     try:
-        value = _decode(text)
+        value = decode(text)
     except UnicodeDecodeError:
         raise Refused("invalid_utf8", "the event is not valid UTF-8") from None
     except msgspec.ValidationError:

@@ -127,6 +127,15 @@ def test_absurd_depth_is_refused_as_a_whole_in_no_time(text: str) -> None:
     assert time.process_time() - started < 0.05
 
 
+@pytest.mark.parametrize("number", ["1e308", "-1.7976931348623157e308", "1e-310", "1e+0000000308"])
+def test_numbers_at_the_edge_of_a_double_cost_no_more_than_others(number: str) -> None:
+    body = f"[{','.join([number] * 20_000)}]".encode()
+    started = time.process_time()
+
+    assert read_plain(body) == [float(number)] * 20_000
+    assert time.process_time() - started < 0.1
+
+
 def test_absurd_depth_that_the_parser_bears_is_refused_as_a_whole_too() -> None:
     with pytest.raises(Unreadable, match="too deeply"):
         read_item(nested(400).encode(), LIMITS)

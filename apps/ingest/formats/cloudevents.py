@@ -268,7 +268,9 @@ def _is_json(content_type: str) -> bool:
     return not media_type or media_type == JSON or media_type.endswith("+json")
 
 
-_identity: Callable[[bytes], Any] = msgspec.json.Decoder(msgspec.defstruct("_Identity", [("id", Any, None)])).decode
+_Identity = msgspec.defstruct("_Identity", [("id", Any, None)])
+# The hook: see `strict_json.decode`.
+_identity: Callable[[bytes], Any] = msgspec.json.Decoder(_Identity, float_hook=float).decode
 
 
 def _id_in(text: bytes) -> str:
