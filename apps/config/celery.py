@@ -24,6 +24,8 @@ def _every(seconds: float, task: str) -> dict:
 app.conf.beat_schedule = {
     "sweep": _every(2.0, "apps.alerts.tasks.sweep"),
     "deliver": _every(2.0, "apps.alerts.tasks.deliver"),
+    "probe": _every(10.0, "apps.dlq.tasks.probe"),
+    "redrive": _every(2.0, "apps.dlq.tasks.redrive"),
     "reproject": _every(2.0, "apps.sagas.tasks.reproject"),
     "compact-rollups": _every(10.0, "apps.sagas.tasks.compact"),
     "partitions": _every(3600.0, "apps.sagas.tasks.partitions"),
