@@ -73,6 +73,8 @@ class Execution(msgspec.Struct, gc=False):
 
     status: str
     attempts: list[Attempt]
+    #: How many attempts there were.
+    tries: int
     service: str
     first_at: Micros
     #: When its deadline begins to run: scheduled, else started, else caused.
@@ -192,6 +194,7 @@ def execution_of(facts: list[Fact], declared_service: str | None = None) -> Exec
     return Execution(
         status,
         attempts,
+        len(attempts),
         service or declared_service or (_last_segment(worker) if worker is not None else ""),
         first.at,
         sign_at,

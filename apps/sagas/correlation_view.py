@@ -9,10 +9,10 @@ from django.db import connection, transaction
 from apps.sagas import catalog
 from apps.sagas.attempts import Execution, execution_of
 from apps.sagas.interpretation import DeclaredFlow, DeclaredStep
-from apps.sagas.loading import decode_instance, decode_step
+from apps.sagas.loading import decode_step
 from apps.sagas.locking import shard_of
 from apps.sagas.models import Correlation, Instance, StepExecution
-from apps.sagas.projection import InstanceState, StepState, step_key
+from apps.sagas.projection import StepState, step_deadline
 from apps.sagas.shapes import CorrelationView, InstanceView, StepView
 from apps.sagas.undoing import StepRef, Undoable
 
@@ -57,9 +57,6 @@ class _Steps:
 
     def __init__(self, instances: list[Instance], declared: dict, rows: Iterable[StepExecution]) -> None:
         self._declared: dict = declared
-        self._states: dict[str, InstanceState] = {
-            str(instance.id): decode_instance(instance.state) for instance in instances
-        }
         self.of_instance: dict[str, list[tuple[StepExecution, StepState, Execution]]] = {
             str(instance.id): [] for instance in instances
         }
@@ -100,12 +97,12 @@ class _Steps:
 
     def views(self, instance: Instance) -> Iterable[StepView]:
         """The step executions of one instance, earliest first."""
-        state = self._states[str(instance.id)]
-        for row, _, execution in self.of_instance[str(instance.id)]:
+        for row, state, execution in self.of_instance[str(instance.id)]:
             ref = (str(instance.id), row.step, row.step_id)
-            key = step_key(row.step, row.step_id)
-            waiting = state.open.get(key) if instance.ended_at is None else None
             known = self._known(instance.id, row.step)
+            deadline_at, reason = None, ""
+            if execution.is_open and instance.ended_at is None:
+                deadline_at, reason = step_deadline(row.step, execution.sign_at, self._declared[instance.id])
             yield StepView(
                 step=row.step,
                 step_id=row.step_id,
@@ -122,9 +119,9 @@ class _Steps:
                 compensated_by=tuple(sorted(set(self._undone_by.get(ref, ())))),
                 undoes=self._undoes.get(ref, ()),
                 role=known.role if known is not None else "",
-                owed=instance.owed_count > 0 and key in state.owed,
-                deadline_at=waiting.due_at if waiting is not None else None,
-                deadline_reason=waiting.reason if waiting is not None else None,
+                owed=instance.owed_count > 0 and state.given.is_owed,
+                deadline_at=deadline_at,
+                deadline_reason=reason or None,
             )
 
 

@@ -13,6 +13,7 @@ import psycopg
 from django.db import transaction
 
 from apps.sagas import statements
+from apps.sagas.ledger import opening, supply_open, supply_owed
 from apps.sagas.merging import InstanceWork, Workspace
 from apps.sagas.projection import InstanceState, StepState
 from apps.sagas.rollups import InstanceFigures, RollupDeltas
@@ -112,6 +113,20 @@ def load_awaiting(cursor: psycopg.Cursor, workspaces: Iterable[Workspace]) -> No
         by_uuid[uuid].arrived.update(_decode_refs(refs))
     if found:
         cursor.execute(statements.DELETE_AWAITED, columns, prepare=True)
+
+
+def supply(cursor: psycopg.Cursor, work: Workspace) -> None:
+    """Tell the ledgers who is first among the stored step executions that the new events did not change."""
+    for instance, step, changes, of_open, of_owed in work.lacks:
+        key = [work.shard, work.uuid, instance.id, step]
+        changed = [change.step_id for change in changes]
+        if of_open:
+            cursor.execute(statements.FIRST_OPEN, [*key, changed, *key, changed], prepare=True)
+            others = [opening(since, step_id, error, service) for step_id, since, error, service in cursor.fetchall()]
+            supply_open(instance.state.open, step, others, changes)
+        if of_owed:
+            cursor.execute(statements.ENDS_OF_OWED, [*key, changed, *key, changed, *key, changed], prepare=True)
+            supply_owed(instance.state.owed, step, cursor.fetchall(), changes)
 
 
 def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDeltas) -> None:
@@ -214,7 +229,9 @@ def _collect_steps(work: Workspace, rows: list[tuple[tuple, dict[str, Any]]]) ->
             "ended_at": execution.ended_at,
             "wait_us": execution.wait_us,
             "run_us": execution.run_us,
-            "attempt_count": len(execution.attempts),
+            "open_since": execution.sign_at if execution.is_open else None,
+            "owed_at": execution.done[0] if step.state.given.is_owed and execution.done is not None else None,
+            "attempt_count": execution.tries,
             "error": execution.error[:TEXT_LENGTH] if execution.error else None,
             "state": msgspec.Raw(_encode_state(step.state)),
         }
@@ -251,7 +268,7 @@ def instance_row(work: Workspace, instance: InstanceWork, event_count: int) -> d
         "current_steps": judged.current_steps,
         "event_count": event_count,
         "retry_count": state.retries,
-        "max_attempts": max(state.retried.values(), default=1),
+        "max_attempts": max(map(int, state.retried), default=1),
         "compensation_state": judged.compensation_state,
         "owed_count": judged.owed_count,
         "owed_since": judged.owed_since,

@@ -2,19 +2,22 @@
 
 `Workspace` holds the touched part of one correlation. Recording loads it, rebuilding starts it empty; the merge is the
 same code, so a rebuild gives the same rows. The order of calls: `plan` (says which steps are touched), then whatever is
-stored of them by `add_stored_step`, then `merge`, `look_back` where that is in doubt, and `judge`.
+stored of them by `add_stored_step`, then `merge`. Where that leaves something in doubt or lacking: `look_back`, the
+ledger's `supply_…`, and `judge`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from apps.sagas.attempts import Execution, Fact, Order, execution_of, merge_facts
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import UNDECLARED, DeclaredFlow, Definitions, Meaning, StepMeaning
+from apps.sagas.ledger import Change, merge_open, merge_owed
 from apps.sagas.projection import (
     InstanceState,
     Judgement,
@@ -88,6 +91,16 @@ class StepWork:
         self.execution: Execution | None = None
 
 
+class Lack(NamedTuple):
+    """What the ledger of an instance does not know of a step: who is first among the executions that did not change."""
+
+    instance: InstanceWork
+    step: str
+    changes: list[Change]
+    of_open: bool
+    of_owed: bool
+
+
 class Workspace:
     """One correlation: its new events, the instances and steps they touch, and what must be written."""
 
@@ -113,6 +126,8 @@ class Workspace:
         self.arrived: set[StepRef] = set()
         #: A new event has the id of a stored one of another source: as a cause, the later of the two counts.
         self.shares_id = False
+        #: What must be supplied before instances can be judged.
+        self.lacks: list[Lack] = []
 
     # --- filling ------------------------------------------------------------------------------------------------
 
@@ -173,6 +188,22 @@ class Workspace:
 
     def merge(self, definitions: Definitions, rollups: RollupDeltas) -> None:
         """Fold the new events in; afterwards steps and instances hold what must be written."""
+        touched = self._take_in_events()
+        by_id = {instance.id: instance for instance in self.instances.values()}
+        for instance in by_id.values():
+            version = instance.state.version
+            instance.declared = None if instance.is_undeclared else definitions.of(instance.flow, version)
+        for ref, work in touched.items():
+            self._merge_work(work, by_id[ref[0]], rollups)
+        if self.has_compensations or any(work.execution.compensates is not None for work in touched.values()):  # type: ignore[union-attr]
+            self.has_compensations = True
+            touched.update(self._undo(by_id))
+        self._count(touched, by_id)
+        if not self.lacks and not self.is_in_doubt:
+            self.judge()
+
+    def _take_in_events(self) -> dict[StepRef, StepWork]:
+        """Fold the new events into their instances and hand their facts to the steps; the steps that change."""
         touched: dict[StepRef, StepWork] = {}
         if len(self.events) > 1:
             self.events.sort(key=lambda each: order_of(each[0]))
@@ -197,20 +228,24 @@ class Workspace:
         for ref in self.arrived:
             if (work := self.steps.get(ref)) is not None and self._learn_cause_times(work):
                 touched[ref] = work
+        return touched
 
-        by_id = {instance.id: instance for instance in self.instances.values()}
-        for instance in by_id.values():
-            version = instance.state.version
-            instance.declared = None if instance.is_undeclared else definitions.of(instance.flow, version)
+    def _count(self, touched: Mapping[StepRef, StepWork], instances: Mapping[str, InstanceWork]) -> None:
+        """Bring up to date what the steps that changed are worth to their instances."""
+        changes: dict[tuple[str, str], list[Change]] = {}
         for ref, work in touched.items():
-            self._merge_work(work, by_id[ref[0]], rollups)
-        if self.has_compensations or any(work.execution.compensates is not None for work in touched.values()):  # type: ignore[union-attr]
-            self.has_compensations = True
-            touched.update(self._undo(by_id))
-        for ref, work in touched.items():
-            instance = by_id[ref[0]]
-            merge_step(instance.state, ref[1:], work.state, work.execution, instance.declared)  # type: ignore[arg-type]
+            instance = instances[ref[0]]
+            assert work.execution is not None
+            change = merge_step(instance.state, ref[1:], work.state, work.execution, instance.declared)
             work.is_changed = instance.is_changed = True
+            if change.counts:
+                changes.setdefault(ref[:2], []).append(change)
+        for (identity, step), group in changes.items():
+            instance = instances[identity]
+            lacks_open = merge_open(instance.state.open, step, group)
+            lacks_owed = merge_owed(instance.state.owed, step, group)
+            if lacks_open or lacks_owed:
+                self.lacks.append(Lack(instance, step, group, lacks_open, lacks_owed))
 
     @property
     def is_in_doubt(self) -> bool:
@@ -228,7 +263,7 @@ class Workspace:
                 instance.is_in_doubt = False
 
     def judge(self) -> None:
-        """Derive what instances show; the last thing before they are written."""
+        """Derive what instances show; `merge` has done so unless something was in doubt or lacking."""
         for instance in self.instances.values():
             instance.judgement = judge(instance.state, instance.declared)
 

@@ -207,6 +207,10 @@ class StepExecution(models.Model):
     ended_at = models.BigIntegerField(null=True)
     wait_us = models.BigIntegerField(null=True)
     run_us = models.BigIntegerField(null=True)
+    #: While it is open: when its first sign was seen. Its instance's ledger asks for the first of many.
+    open_since = models.BigIntegerField(null=True)
+    #: While it would have to be undone if the instance turned back: when it completed.
+    owed_at = models.BigIntegerField(null=True)
     attempt_count = models.IntegerField()
     error = models.TextField(null=True)
     #: `projection.StepState` as JSON.

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
 from apps.sagas.attempts import Execution, Fact, Order
 from apps.sagas.events import SECOND, EventKind, Micros, SagaEvent
-from apps.sagas.interpretation import DeclaredFlow, Meaning
+from apps.sagas.interpretation import DeclaredFlow, DeclaredStep, Meaning
+from apps.sagas.ledger import Change, Open, Opening, Owed, opening
 
 #: How long after it was due a timer may still fire.
 TIMER_GRACE: Micros = 60 * SECOND
@@ -31,7 +32,6 @@ StepKey = tuple[str, str]
 class Given(msgspec.Struct, array_like=True, gc=False):
     """What a step contributes to its instance; kept with the step, so that it can be taken back."""
 
-    retries: int = 0
     attempts: int = 0
     is_compensation: bool = False
     is_open: bool = False
@@ -42,6 +42,8 @@ class Given(msgspec.Struct, array_like=True, gc=False):
     failed: bool = False
     #: It completed, and something that undoes it, in whichever instance, completed after that.
     undone: bool = False
+    #: It completed, is compensable, and nothing has undone it since: owed as soon as the instance turns back.
+    is_owed: bool = False
 
 
 class StepState(msgspec.Struct, gc=False):
@@ -51,17 +53,6 @@ class StepState(msgspec.Struct, gc=False):
     given: Given = msgspec.field(default_factory=Given)
     #: Order of the latest completion of anything that undoes it.
     undone: Order | None = None
-
-
-class OpenStep(msgspec.Struct, array_like=True, gc=False):
-    """A step that is still to end."""
-
-    sign_at: Micros
-    due_at: Micros | None
-    is_compensation: bool
-    error: str | None
-    service: str
-    reason: str | None = None
 
 
 class Timer(msgspec.Struct, array_like=True, gc=False):
@@ -111,12 +102,12 @@ class InstanceState(msgspec.Struct, omit_defaults=True, gc=False):
     #: Latest value of each small fact, with when it was said; of two of one moment the greater.
     attributes: dict[str, tuple[Micros, str]] = {}
     flags: list[str] = []
-    # Contributions of steps, by step and step id.
-    open: dict[str, OpenStep] = {}
-    #: Completed compensable steps that nothing has undone since → order of their completion.
-    owed: dict[str, Order] = {}
-    #: Forward steps of the definition that completed → order of the first completion.
-    done: dict[str, Order] = {}
+    # Contributions of steps.
+    open: dict[str, Open] = {}
+    owed: dict[str, Owed] = {}
+    #: Forward steps of the definition that completed → when they first did.
+    done: dict[str, Micros] = {}
+    #: Number of attempts → how many step executions had so many, if more than one.
     retried: dict[str, int] = {}
     retries: int = 0
     compensations: int = 0
@@ -125,11 +116,6 @@ class InstanceState(msgspec.Struct, omit_defaults=True, gc=False):
     undo_open: int = 0
     failed: int = 0
     undone: int = 0
-
-
-def step_key(step: str, step_id: str) -> str:
-    """A step execution's name within its instance."""
-    return f"{step}\x1f{step_id}" if step_id else step
 
 
 _CLOSING = {
@@ -276,69 +262,64 @@ def _merge_attributes(state: InstanceState, new: dict[str, str], at: Micros) -> 
         state.attributes = {name: kept[name] for name in sorted(kept)[:MOST_ATTRIBUTES]}
 
 
-def contribution(execution: Execution, undone: Order | None) -> Given:
+def contribution(execution: Execution, undone: Order | None, known: DeclaredStep | None) -> Given:
     """What a step execution is worth to its instance."""
     status, is_compensation = execution.status, execution.compensates is not None
-    ended_badly = status in ("failed", "timed_out", "cancelled")
-    tries = len(execution.attempts)
+    is_undone = undone is not None and execution.done is not None and undone > execution.done
     return Given(
-        retries=max(tries - 1, 0),
-        attempts=tries,
+        attempts=execution.tries,
         is_compensation=is_compensation,
         is_open=execution.is_open,
         undid=is_compensation and status == "completed",
-        undo_failed=is_compensation and ended_badly,
+        undo_failed=is_compensation and status in ("failed", "timed_out", "cancelled"),
         failed=not is_compensation and status in ("failed", "timed_out"),
-        undone=undone is not None and execution.done is not None and undone > execution.done,
+        undone=is_undone,
+        is_owed=(
+            execution.done is not None
+            and not is_undone
+            and not is_compensation
+            and known is not None
+            and known.role == "compensable"
+        ),
     )
 
 
 def merge_step(
     state: InstanceState, name: StepKey, step: StepState, execution: Execution, declared: DeclaredFlow | None
-) -> None:
-    """Take back what the step gave before and give what it is worth now."""
-    old, new = step.given, contribution(execution, step.undone)
-    state.retries += new.retries - old.retries
+) -> Change:
+    """Take back what the step gave before and give what it is worth now; what is left is for the `ledger` to merge."""
+    known = declared.steps.get(name[0]) if declared is not None else None
+    old, new = step.given, contribution(execution, step.undone, known)
     state.compensations += new.is_compensation - old.is_compensation
     state.undid += new.undid - old.undid
     state.undo_failed += new.undo_failed - old.undo_failed
     state.undo_open += (new.is_compensation and new.is_open) - (old.is_compensation and old.is_open)
     state.failed += new.failed - old.failed
     state.undone += new.undone - old.undone
+    if old.attempts != new.attempts:
+        _merge_attempts(state, old.attempts, new.attempts)
+    if known is not None and known.compensates is None and execution.first_done is not None:
+        done = execution.first_done[0]
+        state.done[name[0]] = min(state.done.get(name[0], done), done)
     step.given = new
-
-    key = step_key(*name)
-    known = declared.steps.get(name[0]) if declared is not None else None
-    _put(state.retried, key, new.attempts if new.retries else None)
-    _put(state.open, key, _open_step(name[0], execution, known) if new.is_open else None)
-    is_forward = known is not None and known.compensates is None and not new.is_compensation
-    is_owed = is_forward and known is not None and known.role == "compensable"
-    _put(state.owed, key, _owed(step, execution) if is_owed else None)
-    _put(state.done, key, execution.first_done if is_forward else None)
-
-
-def _owed(step: StepState, execution: Execution) -> Order | None:
-    """Order of the completion that nothing has undone since."""
-    return None if step.given.undone else execution.done
-
-
-def _open_step(name: str, execution: Execution, known: Any) -> OpenStep:
-    allowed = known.deadline if known is not None else None
-    return OpenStep(
-        execution.sign_at,
-        None if allowed is None else execution.sign_at + allowed,
-        execution.compensates is not None,
-        execution.error,
-        execution.service,
-        None if allowed is None else f"step {name}: declared {_spell(allowed)}",
+    return Change(
+        name[1],
+        old.is_open,
+        old.is_owed,
+        opening(execution.sign_at, name[1], execution.error, execution.service) if new.is_open else None,
+        (execution.done[0], name[1]) if new.is_owed and execution.done is not None else None,
     )
 
 
-def _put(entries: dict[str, Any], key: str, value: Any) -> None:
-    if value is not None:
-        entries[key] = value
-    elif key in entries:
-        del entries[key]
+def _merge_attempts(state: InstanceState, before: int, now: int) -> None:
+    state.retries += max(now - 1, 0) - max(before - 1, 0)
+    for attempts, more in ((before, -1), (now, 1)):
+        if attempts > 1:
+            count = state.retried.get(str(attempts), 0) + more
+            if count:
+                state.retried[str(attempts)] = count
+            else:
+                del state.retried[str(attempts)]
 
 
 def _spell(duration: Micros) -> str:
@@ -384,8 +365,9 @@ def judge(state: InstanceState, declared: DeclaredFlow | None) -> Judgement:
         status = "failed"
     else:
         status = closing
-    waits_for, waited = (None, None) if ended else _waits_for(state, owed, declared)
-    deadline_at, reason = (None, None) if ended else _deadline(state, declared)
+    queue = _queue(state, declared)
+    waits_for, waited = (None, None) if ended else _waits_for(state, queue, owed, declared)
+    deadline_at, reason = (None, None) if ended else _deadline(state, queue, declared)
     error = (waited.error or "") if waited is not None else state.error
     return Judgement(
         status=status,
@@ -399,9 +381,9 @@ def judge(state: InstanceState, declared: DeclaredFlow | None) -> Judgement:
         service=waited.service if waited is not None else "",
         deadline_at=deadline_at,
         deadline_reason=reason,
-        current_steps=_current_steps(state),
-        owed_count=len(owed),
-        owed_since=min((order[0] for order in owed.values()), default=None),
+        current_steps=sorted(state.open, key=lambda name: (state.open[name].first.since, name)),
+        owed_count=sum(entry.count for entry in owed.values()),
+        owed_since=min((entry.oldest[0] for entry in owed.values()), default=None),
         turned_back=turned_back,
         annotations=sorted({*state.flags, "clock_skew"}) if state.contradicted else state.flags,
     )
@@ -424,13 +406,9 @@ def _end(state: InstanceState, declared: DeclaredFlow | None) -> tuple[Micros | 
         return None, ""
     if declared.ends_on:
         return (state.ends[0], "completed") if state.ends is not None else (None, "")
-    done: dict[str, Micros] = {}
-    for key, order in state.done.items():
-        name = key.split("\x1f", 1)[0]
-        done[name] = min(done.get(name, order[0]), order[0])
     forward = declared.forward_steps
-    if forward and all(step.name in done for step in forward):
-        return max(done[step.name] for step in forward), "completed"
+    if forward and all(step.name in state.done for step in forward):
+        return max(state.done[step.name] for step in forward), "completed"
     return None, ""
 
 
@@ -454,25 +432,47 @@ def _compensation_state(state: InstanceState, owed: bool, ended: bool) -> str:
     return "complete" if some_done else "none"
 
 
+class Waiting(NamedTuple):
+    """The executions of one step that are open; sorts by what is most urgent."""
+
+    has_no_deadline: bool
+    due_at: Micros
+    since: Micros
+    step: str
+    first: Opening
+    reason: str
+
+
+def _queue(state: InstanceState, declared: DeclaredFlow | None) -> list[Waiting]:
+    """The open steps, the most urgent in front: the earliest deadline, else what began first."""
+    found = []
+    for step, entry in state.open.items():
+        due_at, reason = step_deadline(step, entry.first.since, declared)
+        found.append(Waiting(due_at is None, due_at or 0, entry.first.since, step, entry.first, reason))
+    return sorted(found)
+
+
+def step_deadline(step: str, since: Micros, declared: DeclaredFlow | None) -> tuple[Micros | None, str]:
+    """Until when a step that showed its first sign at `since` should have ended, and why; None where nobody says."""
+    known = declared.steps.get(step) if declared is not None else None
+    if known is None or known.deadline is None:
+        return None, ""
+    return since + known.deadline, f"step {step}: declared {_spell(known.deadline)}"
+
+
 def _waits_for(
-    state: InstanceState, owed: dict[str, Order], declared: DeclaredFlow | None
-) -> tuple[str | None, OpenStep | None]:
+    state: InstanceState, queue: list[Waiting], owed: dict[str, Owed], declared: DeclaredFlow | None
+) -> tuple[str | None, Opening | None]:
     if state.suspended:
         return "suspended", None
     if running := _running_timers(state):
         return f"timer {running[0][1]}".rstrip(), None
-    if state.open:
-        key, step = min(state.open.items(), key=_urgency)
-        return key.split("\x1f", 1)[0], step
+    if queue:
+        return queue[0].step, queue[0].first
     if owed and declared is not None:
-        name = max(owed, key=lambda key: owed[key]).split("\x1f", 1)[0]
+        name = max(owed, key=lambda step: (owed[step].latest[0], step))
         return declared.steps[name].compensation or name, None
     return None, None
-
-
-def _urgency(entry: tuple[str, OpenStep]) -> tuple[bool, Micros, Micros, str]:
-    key, step = entry
-    return (step.due_at is None, step.due_at or 0, step.sign_at, key)
 
 
 def _running_timers(state: InstanceState) -> list[tuple[Micros, str, Micros | None]]:
@@ -484,7 +484,9 @@ def _running_timers(state: InstanceState) -> list[tuple[Micros, str, Micros | No
     )
 
 
-def _deadline(state: InstanceState, declared: DeclaredFlow | None) -> tuple[Micros | None, str | None]:
+def _deadline(
+    state: InstanceState, queue: list[Waiting], declared: DeclaredFlow | None
+) -> tuple[Micros | None, str | None]:
     """The earliest deadline and why. Suspension and running timers explain waiting and replace all others."""
     if state.suspended:
         return None, None
@@ -494,16 +496,11 @@ def _deadline(state: InstanceState, declared: DeclaredFlow | None) -> tuple[Micr
     found: list[tuple[Micros, str]] = []
     if declared is not None and declared.definition.deadline is not None and state.started_at is not None:
         found.append((state.started_at + declared.definition.deadline, "flow deadline"))
-    found.extend((step.due_at, step.reason or "") for step in state.open.values() if step.due_at is not None)
+    if queue and not queue[0].has_no_deadline:
+        found.append((queue[0].due_at, queue[0].reason))
     if state.last_expires_at is not None:
         found.append((state.last_expires_at, "expirytime"))
     return min(found) if found else (None, None)
-
-
-def _current_steps(state: InstanceState) -> list[str]:
-    """Names of the open steps, the one that began first in front, each once."""
-    ranked = sorted(state.open.items(), key=lambda entry: (entry[1].sign_at, entry[0]))
-    return list(dict.fromkeys(key.split("\x1f", 1)[0] for key, _ in ranked))
 
 
 _VARIABLE = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{12,}|\d+(?:\.\d+)?", re.IGNORECASE)

@@ -47,7 +47,6 @@ def reproject_locked(
             new.cause_times[event.id] = event.occurred_at
     new.plan((event, meaning.interpreter(source_id).interpret(event), source_id) for event, source_id in events)
     new.merge(meaning.definitions, rollups)
-    new.judge()
     _clear(cursor, old, {instance.id for instance, _ in new.shown()})
     save(cursor, [new], rollups)
 
@@ -62,7 +61,8 @@ def _take_back(cursor: psycopg.Cursor, old: Workspace, rollups: RollupDeltas) ->
     for instance_id, step, _, state in cursor.fetchall():
         found = flows.get(instance_id)
         if found is not None:
-            key = (old.project_id, found.flow, found.stored_version, step)
+            version = found.figures.version if found.figures is not None else found.stored_version
+            key = (old.project_id, found.flow, version, step)
             rollups.add_step(key, execution_of(decode_step(state).facts), -1)
 
 

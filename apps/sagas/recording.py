@@ -22,7 +22,7 @@ from apps.lib import telemetry
 from apps.sagas import catalog, feed, finding_due, statements
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import Meaning
-from apps.sagas.loading import load_all_steps, load_awaiting, load_instances, load_steps, load_undo_groups, save
+from apps.sagas.loading import load_all_steps, load_awaiting, load_instances, load_steps, load_undo_groups, save, supply
 from apps.sagas.locking import lock_or_create, remember
 from apps.sagas.merging import Workspace
 from apps.sagas.rebuild import reproject_locked
@@ -215,9 +215,11 @@ def _project(cursor: psycopg.Cursor, fresh: _Fresh, meanings: dict[int, catalog.
     rollups = RollupDeltas()
     for work, _ in touched:
         work.merge(meanings[work.project_id].definitions, rollups)
-        if work.is_in_doubt:
-            work.look_back(_past(cursor, work, meanings[work.project_id]))
-        work.judge()
+        if work.is_in_doubt or work.lacks:
+            if work.is_in_doubt:
+                work.look_back(_past(cursor, work, meanings[work.project_id]))
+            supply(cursor, work)
+            work.judge()
     save(cursor, merged, rollups)
     for work in again:
         reproject_locked(cursor, work, meanings[work.project_id], added=work.event_count)

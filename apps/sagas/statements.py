@@ -58,6 +58,28 @@ CROSS JOIN LATERAL (
 ) s
 """
 
+_EXECUTIONS = "FROM step_execution WHERE shard = %s AND correlation_uuid = %s AND instance_id = %s AND step = %s"
+
+#: Of the open executions of one step, apart from those named: the first with a step id, and the one without.
+FIRST_OPEN = f"""
+(SELECT step_id, open_since, error, service {_EXECUTIONS} AND step_id <> '' AND open_since IS NOT NULL
+ AND step_id <> ALL(%s::text[]) ORDER BY open_since, step_id LIMIT 1)
+UNION ALL
+SELECT step_id, open_since, error, service {_EXECUTIONS} AND step_id = '' AND open_since IS NOT NULL
+AND step_id <> ALL(%s::text[])
+"""
+
+#: Of the owed executions of one step, apart from those named: the oldest and latest with a step id, the one without.
+ENDS_OF_OWED = f"""
+(SELECT owed_at, step_id {_EXECUTIONS} AND step_id <> '' AND owed_at IS NOT NULL
+ AND step_id <> ALL(%s::text[]) ORDER BY owed_at, step_id LIMIT 1)
+UNION ALL
+(SELECT owed_at, step_id {_EXECUTIONS} AND step_id <> '' AND owed_at IS NOT NULL
+ AND step_id <> ALL(%s::text[]) ORDER BY owed_at DESC, step_id DESC LIMIT 1)
+UNION ALL
+SELECT owed_at, step_id {_EXECUTIONS} AND step_id = '' AND owed_at IS NOT NULL AND step_id <> ALL(%s::text[])
+"""
+
 #: Events that wait for one of these ids, with the step executions that the time of the cause matters to.
 FIND_AWAITING = """
 SELECT a.correlation_uuid::text, a.cause_id, a.steps
@@ -81,7 +103,8 @@ ON CONFLICT DO NOTHING
 
 _STEP_COLUMNS = (
     *("shard", "correlation_uuid", "instance_id", "step", "step_id", "status", "service", "compensates", "inferred"),
-    *("first_at", "started_at", "ended_at", "wait_us", "run_us", "attempt_count", "error", "state"),
+    *("first_at", "started_at", "ended_at", "wait_us", "run_us", "open_since", "owed_at", "attempt_count", "error"),
+    "state",
 )
 _INSTANCE_COLUMNS = (
     *("shard", "id", "project_id", "correlation_uuid", "correlation_id", "flow", "flow_version", "run_id", "style"),

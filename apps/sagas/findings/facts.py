@@ -209,6 +209,7 @@ def gather(
             work.cause_times[event.id] = event.occurred_at
     work.plan(meant)
     work.merge(definitions, RollupDeltas())
+    work.judge()
     instances = _instances(work, policy)
     return CorrelationFacts([(event, meaning) for event, meaning, _ in meant], instances, policy, now)
 
