@@ -65,6 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
     django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # Connections that outlive their thread would keep the test database from being dropped.
     django_settings.DATABASES["default"]["CONN_MAX_AGE"] = 0
+    # pytest-xdist would hand out the largest files first and undo the order that is made below.
+    config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
