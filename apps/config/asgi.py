@@ -33,7 +33,7 @@ _SWITCH_SECONDS = 0.0005
 async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     """Pass each connection to the part that it is for."""
     if scope["type"] == "http":
-        await (ingest.application if scope["path"] == ingest.PATH else _django)(scope, receive, send)
+        await (ingest.application if ingest.serves(scope["path"]) else _django)(scope, receive, send)
     elif scope["type"] == "websocket":
         await websocket_application(scope, receive, send)
     elif scope["type"] == "lifespan":

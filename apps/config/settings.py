@@ -194,9 +194,12 @@ USE_I18N = False
 
 INGEST_MAX_BODY_BYTES = int(os.environ.get("INGEST_MAX_BODY_BYTES", 5 * 1024 * 1024))
 INGEST_MAX_OTLP_BODY_BYTES = int(os.environ.get("INGEST_MAX_OTLP_BODY_BYTES", 20 * 1024 * 1024))
+INGEST_MAX_HISTORY_BYTES = int(os.environ.get("INGEST_MAX_HISTORY_BYTES", 64 * 1024 * 1024))
 INGEST_MAX_EVENT_BYTES = int(os.environ.get("INGEST_MAX_EVENT_BYTES", 1024 * 1024))
 INGEST_MAX_ITEMS = int(os.environ.get("INGEST_MAX_ITEMS", 1000))
-DATA_UPLOAD_MAX_MEMORY_SIZE = INGEST_MAX_OTLP_BODY_BYTES + 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(INGEST_MAX_OTLP_BODY_BYTES, INGEST_MAX_HISTORY_BYTES) + 1024
+#: Hosts beside Amazon's own that may sign SNS messages and confirm subscriptions: a LocalStack, say. `host[:port]`.
+SNS_HOSTS = [host for host in os.environ.get("SNS_HOSTS", "").split(",") if host]
 #: How long one partition of events is filled before the next begins; retention drops whole partitions.
 PARTITION_DAYS = int(os.environ.get("PARTITION_DAYS", 7))
 

@@ -1,4 +1,4 @@
-"""`POST /api/v1/events` as a bare ASGI application, in front of Django: the path that every event takes.
+"""`POST /api/v1/events` and what systems push, as a bare ASGI application in front of Django.
 
 Small requests never occupy a thread: they are decoded here and wait, as a coroutine, for the transaction that they
 share with others (`sagas.group_commit`). Large ones are decoded and recorded in a few threads. The body is counted
@@ -18,10 +18,10 @@ from django.conf import settings
 from django.db import close_old_connections
 from django.http.request import split_domain_port, validate_host
 
-from apps.ingest import answers, door
+from apps.ingest import answers, door, pushes
 from apps.ingest.answers import Answer, Refusal
 from apps.lib import micros, telemetry
-from apps.sagas.group_commit import OverloadedError, submit
+from apps.sagas.group_commit import OverloadedError, submitted
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +54,16 @@ class _GoneError(Exception):
     """The sender went away before it had sent everything: there is nobody to answer."""
 
 
+def serves(path: str) -> bool:
+    """True for the paths that this application answers."""
+    return path == PATH or pushes.serves(path)
+
+
 async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
     """The ingest door for one HTTP request."""
     started = perf_counter()
     try:
-        with telemetry.tracer.start_as_current_span("ingest", record_exception=False, set_status_on_exception=False):
+        with telemetry.span("ingest"):
             answer = await _answer(scope, receive)
     except _GoneError:
         return
@@ -71,7 +76,10 @@ async def application(scope: MutableMapping[str, Any], receive: Receive, send: S
         log = logger.warning if door.is_away(error) else logger.exception
         log("a request could not be answered: %s", error)
         answer = answers.unavailable()
-    telemetry.ingest_duration.record(perf_counter() - started)
+    if scope["path"] == PATH:
+        telemetry.ingest_duration.record(perf_counter() - started)
+    else:
+        answer = pushes.dressed(scope["path"], scope["headers"], answer)
     await _send(send, answer, scope["method"])
 
 
@@ -79,6 +87,8 @@ async def _answer(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
     headers: Headers = scope["headers"]
     if not _is_for_us(headers):
         return answers.problem(400, "invalid_host", "this host name is not served here", _CLOSE)
+    if scope["path"] != PATH:
+        return await _answer_push(scope, receive)
     if scope["method"] != "POST":
         if scope["method"] != "OPTIONS":
             return answers.not_allowed()
@@ -89,9 +99,24 @@ async def _answer(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
         admission = await _in_thread(door.admit, headers)
     parts: list[bytes] = []
     try:
-        await _read(receive, parts)
+        await _read(receive, parts, settings.INGEST_MAX_BODY_BYTES)
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         return await _take_in(admission, body, micros.now())
+    finally:
+        _hold(-sum(map(len, parts)))
+
+
+async def _answer_push(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
+    """Documents, not single events: each is worth a thread of its own. The answer is not dressed yet."""
+    query = scope["query_string"].decode("latin-1")
+    request = pushes.PushRequest(scope["method"], scope["path"], query, scope["headers"], b"")
+    await _in_thread(pushes.admit, request)
+    parts: list[bytes] = []
+    try:
+        await _read(receive, parts, pushes.most_bytes(scope["path"]))
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        whole = pushes.PushRequest(scope["method"], scope["path"], query, scope["headers"], body)
+        return await _in_thread(pushes.answered, whole, micros.now())
     finally:
         _hold(-sum(map(len, parts)))
 
@@ -105,7 +130,7 @@ async def _take_in(admission: door.Admission, body: bytes, received_at: int) -> 
     if not decoded.events:
         return await _in_thread(_store_and_conclude, admission, decoded, received_at)
     try:
-        outcome = await asyncio.wrap_future(submit(admission.project_id, admission.source_id, decoded.events))
+        outcome = await submitted(admission.project_id, admission.source_id, decoded.events)
     except OverloadedError:
         raise
     except Exception as error:
@@ -156,12 +181,12 @@ def _is_for_us(headers: Headers) -> bool:
     return True
 
 
-async def _read(receive: Receive, parts: list[bytes]) -> None:
+async def _read(receive: Receive, parts: list[bytes], limit: int) -> None:
     """Append the body to `parts` as it comes; all that is in there is held.
 
     Raises Refusal beyond the limits or when it takes too long, _GoneError when the sender has gone.
     """
-    left = settings.INGEST_MAX_BODY_BYTES
+    left = limit
     try:
         async with asyncio.timeout(READ_SECONDS):
             while True:
@@ -171,7 +196,7 @@ async def _read(receive: Receive, parts: list[bytes]) -> None:
                 part = message.get("body", b"")
                 left -= len(part)
                 if left < 0:
-                    raise Refusal(door.too_large())
+                    raise Refusal(door.too_large(limit))
                 if len(part) + _held_bytes > MOST_HELD_BYTES:
                     raise Refusal(answers.unavailable("too much is arriving at once; send it again", _CLOSE))
                 parts.append(part)

@@ -9,6 +9,8 @@ refused item by item and kept with its reason; when PostgreSQL is away the sende
 
 from __future__ import annotations
 
+import base64
+import binascii
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -73,7 +75,7 @@ def receive(request: IngestRequest, received_at: Micros | None = None) -> Answer
     received_at = micros.now() if received_at is None else received_at
     started = perf_counter()
     try:
-        with telemetry.tracer.start_as_current_span("ingest", record_exception=False, set_status_on_exception=False):
+        with telemetry.span("ingest"):
             admission = admit(request.headers)
             decoded = decode(admission, request.body, received_at)
             outcome, refused = store(admission, decoded.events)
@@ -95,18 +97,19 @@ def is_quick_to_admit(headers: Sequence[tuple[bytes, bytes]]) -> bool:
 
 def admit(headers: Sequence[tuple[bytes, bytes]]) -> Admission:
     """Decide by the headers alone. Raises Refusal."""
-    _check_length(headers)
+    check_length(headers, settings.INGEST_MAX_BODY_BYTES)
+    project_id, source_id = authenticate(headers)
+    attributes = _binary_attributes(headers)
+    content_type = _content_type(headers, is_binary=bool(attributes))
+    return Admission(project_id, source_id, content_type, is_gzip(headers), attributes)
+
+
+def authenticate(headers: Sequence[tuple[bytes, bytes]]) -> tuple[int, int]:
+    """Project and source that the token stands for. Raises Refusal."""
     identity = _identity(headers)
     if identity.source_id is None or Scope.INGEST not in identity.scopes:
         raise Refusal(answers.problem(403, "forbidden", "this token may not send events: it needs the scope ingest"))
-    attributes = _binary_attributes(headers)
-    return Admission(
-        identity.project_id,
-        identity.source_id,
-        _content_type(headers, is_binary=bool(attributes)),
-        _is_gzip(headers),
-        attributes,
-    )
+    return identity.project_id, identity.source_id
 
 
 def decode(admission: Admission, body: bytes, received_at: Micros) -> Decoded:
@@ -177,9 +180,9 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, DatabaseError) and not isinstance(error, DataError | IntegrityError)
 
 
-def too_large() -> Answer:
+def too_large(limit: int | None = None) -> Answer:
     """413, and no more is read from this connection."""
-    limit = settings.INGEST_MAX_BODY_BYTES
+    limit = settings.INGEST_MAX_BODY_BYTES if limit is None else limit
     return answers.problem(413, "body_too_large", f"a body may have {limit} bytes", (("connection", "close"),))
 
 
@@ -195,15 +198,16 @@ def _values(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     return [value for key, value in headers if key == name]
 
 
-def _check_length(headers: Sequence[tuple[bytes, bytes]]) -> None:
+def check_length(headers: Sequence[tuple[bytes, bytes]], limit: int) -> None:
+    """Raise Refusal when the length is stated in a contradictory way, or is beyond the limit."""
     lengths = _values(headers, b"content-length")
     if not lengths:
         return
     if len(lengths) > 1 or not lengths[0].isdigit() or _values(headers, b"transfer-encoding"):
         detail = "the length of the body is stated in a contradictory way"
         raise Refusal(answers.problem(400, "invalid_length", detail, (("connection", "close"),)))
-    if len(lengths[0]) > 18 or int(lengths[0]) > settings.INGEST_MAX_BODY_BYTES:
-        raise Refusal(too_large())
+    if len(lengths[0]) > 18 or int(lengths[0]) > limit:
+        raise Refusal(too_large(limit))
 
 
 def _token(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
@@ -211,6 +215,12 @@ def _token(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
     if len(values) != 1:
         return None
     scheme, _, token = values[0].decode("latin-1").partition(" ")
+    if scheme.lower() == "basic":
+        # Systems that can only send a user name and a password send the token as the password.
+        try:
+            return base64.b64decode(token.strip(), validate=True).decode("latin-1").partition(":")[2]
+        except (binascii.Error, ValueError):
+            return None
     return token.strip() if scheme.lower() == "bearer" else None
 
 
@@ -246,7 +256,8 @@ def _content_type(headers: Sequence[tuple[bytes, bytes]], *, is_binary: bool) ->
     return media_type
 
 
-def _is_gzip(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+def is_gzip(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether the body is packed. Raises Refusal for every other encoding."""
     encoding = b",".join(_values(headers, b"content-encoding")).strip().lower()
     if encoding in {b"", b"identity"}:
         return False

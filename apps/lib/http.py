@@ -200,6 +200,22 @@ def post(
 
     Raises RefusedError when the URL or what it resolves to may not be called, RequestError when no answer came.
     """
+    return _request("POST", url, body, headers, allowed, timeout)
+
+
+def get(url: str, *, allowed: Sequence[Network] | None = None, timeout: float = TIMEOUT_SECONDS) -> Answer:
+    """GET and read the answer, whatever its status; raises as `post` does."""
+    return _request("GET", url, b"", {}, allowed, timeout)
+
+
+def _request(
+    method: str,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    allowed: Sequence[Network] | None,
+    timeout: float,
+) -> Answer:
     target = parse_url(url)
     give_up_at = time.monotonic() + timeout
     guard = _Guard(allowed_networks() if allowed is None else allowed, give_up_at)
@@ -212,7 +228,7 @@ def post(
             )
             limits = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
             with pool.stream(
-                "POST", origin, headers=sent_headers, content=body, extensions={"timeout": limits}
+                method, origin, headers=sent_headers, content=body, extensions={"timeout": limits}
             ) as answer:
                 received = _read_some(answer.iter_stream())
                 pairs = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}

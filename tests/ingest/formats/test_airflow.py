@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,7 +30,7 @@ def rest(*names: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def imported(db: None) -> Iterator[Imported]:
+def imported(db: None) -> Imported:
     return Imported()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -73,7 +73,7 @@ def event_of(decoded: Decoded, position: int = -1) -> SagaEvent:
 
 
 @pytest.fixture
-def imported(db: None) -> Iterator[Imported]:
+def imported(db: None) -> Imported:
     return Imported()
 
 

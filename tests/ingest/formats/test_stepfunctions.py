@@ -7,7 +7,6 @@ import copy
 import gzip
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -62,7 +61,7 @@ def events_by_step(decoded: Decoded, step: str) -> list[SagaEvent]:
 
 
 @pytest.fixture
-def imported(db: None) -> Iterator[Imported]:
+def imported(db: None) -> Imported:
     return Imported()
 
 
