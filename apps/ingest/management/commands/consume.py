@@ -1,0 +1,141 @@
+"""`manage.py consume [SOURCE]`: read messages of brokers into the record."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, close_old_connections, connections
+
+from apps.ingest.transports.connecting import TRANSPORTS, check_source, consuming_of, create_source
+from apps.ingest.transports.consuming import BrokerAwayError, Stop
+from apps.ingest.transports.options import OptionError
+from apps.lib.secrets import UnreadableSecretError
+from apps.projects.models import Project, Source, SourceKind
+
+logger = logging.getLogger(__name__)
+
+#: How often sources are looked for that were made, changed or switched off meanwhile.
+LOOK_SECONDS = 5.0
+
+
+class Command(BaseCommand):
+    """Reads one source, or every active one, until SIGTERM or Ctrl-C; what is in hand is finished first."""
+
+    help = "Read messages of brokers: of one source (its name or id), else of every active one."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Which source, how long, and how to make one."""
+        parser.add_argument("source", nargs="?", metavar="SOURCE", help="name or id; without, every active one")
+        parser.add_argument("--project", default="default", metavar="SLUG", help="default: %(default)s")
+        parser.add_argument("--once", action="store_true", help="end when nothing more lies there")
+        parser.add_argument("--check", action="store_true", help="only try the connection and say what was found")
+        parser.add_argument("--create", action="store_true", help="make the source first, if it is not there")
+        parser.add_argument("--system", choices=sorted(TRANSPORTS), help="with --create: which kind of broker")
+        parser.add_argument("--flow", default="", help="with --create: flow of events that name none")
+        parser.add_argument(
+            "--set", action="append", default=[], metavar="NAME=VALUE", dest="given", help="with --create: an option"
+        )
+
+    def handle(self, *, source: str | None, once: bool, **options: Any) -> None:
+        """Read until told to stop."""
+        stop = Stop()
+        if source is None:
+            if options["create"] or options["check"]:
+                raise CommandError("name the source")
+            _stop_by_signal(stop)
+            _Everyone(stop).run(once=once)
+            return
+        try:
+            found = self._source(source, **options)
+            if options["check"]:
+                self.stdout.write(check_source(found))
+                return
+            _stop_by_signal(stop)
+            consuming = consuming_of(found, stop)
+            consuming.run(once=once)
+        except (OptionError, BrokerAwayError, UnreadableSecretError) as error:
+            raise CommandError(str(error)) from None
+        self.stdout.write(
+            f"{consuming.accepted} accepted, {consuming.duplicates} duplicates, {consuming.rejected} refused"
+        )
+
+    def _source(self, name: str, **options: Any) -> Source:
+        project = Project.objects.filter(slug=options["project"]).first()
+        if project is None:
+            raise CommandError(f"there is no project {options['project']!r}")
+        sources = project.sources.filter(kind=SourceKind.CONSUMER)
+        found = sources.filter(name=name).first()
+        if found is None and name.isdigit():
+            found = sources.filter(pk=int(name)).first()
+        if found is not None:
+            return found
+        if not options["create"]:
+            raise CommandError(f"there is no source {name!r} of a broker in the project; --create makes one")
+        if not options["system"]:
+            raise CommandError("say with --system which kind of broker it is")
+        given = dict(item.partition("=")[::2] for item in options["given"])
+        return create_source(project, name, options["system"], given, default_flow=options["flow"])
+
+
+class _Everyone:
+    """A thread for each active source; started, restarted and ended as sources come, change and go."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+        self._running: dict[int, tuple[Source, Stop, threading.Thread]] = {}
+
+    def run(self, *, once: bool) -> None:
+        """Until told to stop; with `once`, until every source has been read to its end."""
+        while not self._stop.is_set():
+            try:
+                close_old_connections()
+                self._look(once=once)
+            except DatabaseError as error:
+                logger.warning("sources could not be looked up: %s", error)
+                connections.close_all()
+            if once:
+                break
+            self._stop.wait(LOOK_SECONDS)
+        for _, stop, _ in self._running.values():
+            if not once or self._stop.is_set():
+                stop.set()
+        for _, _, thread in self._running.values():
+            thread.join()
+
+    def _look(self, *, once: bool) -> None:
+        active = {source.pk: source for source in Source.objects.filter(kind=SourceKind.CONSUMER, is_active=True)}
+        for key, (source, stop, thread) in list(self._running.items()):
+            now = active.get(key)
+            if now is None or (now.settings, now.system) != (source.settings, source.system):
+                stop.set()
+            if not thread.is_alive():
+                del self._running[key]
+        for key, source in active.items():
+            if key not in self._running:
+                stop = Stop()
+                thread = threading.Thread(target=self._read, args=(source, stop, once), name=f"consume {source.name}")
+                self._running[key] = (source, stop, thread)
+                thread.start()
+
+    def _read(self, source: Source, stop: Stop, once: bool) -> None:
+        try:
+            consuming_of(source, stop).run(once=once)
+        except (OptionError, BrokerAwayError, UnreadableSecretError) as error:
+            logger.error("%s: %s", source.name, error)
+        except Exception:
+            # One source's trouble is not the others': it is tried again at the next look.
+            logger.exception("%s ended", source.name)
+        finally:
+            connections.close_all()
+
+
+def _stop_by_signal(stop: Stop) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
