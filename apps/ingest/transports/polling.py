@@ -237,6 +237,7 @@ class Polling:
     def round(self) -> None:
         """Read everything new, commit it piece by piece, and note how far the source has been read."""
         began_at = micros.now()
+        self._remembered_at = 0.0
         if self._poller is None:
             self._poller = self.open()
         pieces = self._poller.poll(self._watermark())
