@@ -9,7 +9,7 @@ of several is read by the first that fits; whatever none of them wrote is looked
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from apps.dlq.messages import ParkedMessage, header_name, header_text, moment_of
@@ -67,17 +67,17 @@ def _rabbitmq(headers: Mapping[str, Any]) -> Death | None:
         if not queue:
             return None
         which = "last" if _text(headers, "x-last-death-queue") else "first"
-        return Death(
+        short = Death(
             origin=queue,
             exchange=_text(headers, f"x-{which}-death-exchange"),
             reason=_text(headers, f"x-{which}-death-reason"),
             written_in=f"x-{which}-death-queue",
-            **_explained(headers),
         )
+        return _explained(headers, short)
     newest = deaths[0]
     keys = newest.get("routing-keys")
     counts = [count for death in deaths if isinstance(count := death.get("count"), int)]
-    return Death(
+    death = Death(
         origin=header_text(newest.get("queue")),
         exchange=header_text(newest.get("exchange")),
         routing_key=header_text(keys[0]) if isinstance(keys, list | tuple) and keys else "",
@@ -85,14 +85,14 @@ def _rabbitmq(headers: Mapping[str, Any]) -> Death | None:
         count=sum(counts) or None,
         died_at=moment_of(newest.get("time")),
         written_in="x-death",
-        **_explained(headers),
     )
+    return _explained(headers, death)
 
 
-def _explained(headers: Mapping[str, Any]) -> dict[str, str]:
+def _explained(headers: Mapping[str, Any], death: Death) -> Death:
     """Brokers do not know why a consumer rejected a message: consumers that do say it in headers of their own."""
     plain = _plain_names(headers)
-    return {"error_type": plain.error_type, "error_message": plain.error_message}
+    return replace(death, error_type=plain.error_type, error_message=plain.error_message)
 
 
 def _spring_kafka(headers: Mapping[str, Any]) -> Death | None:
@@ -247,12 +247,18 @@ def _aws(message: ParkedMessage) -> Death | None:
 
 
 #: What people call these things who wrote their own dead-letter code; the first that is there counts.
-_ORIGIN_NAMES = ("original-topic", "original-queue", "original-stream", "original-subject", "x-original-stream")
-_ORIGIN_NAMES += ("x-original-subject", "x-original-queue", "source-topic", "origin")
-_TYPE_NAMES = ("x-exception-type", "exception-type", "x-exception-class", "exception-class", "error-type", "errorType")
-_TYPE_NAMES += ("x-error-type", "x-exception-fqcn", "saga-error-type")
-_MESSAGE_NAMES = ("x-exception-message", "exception-message", "error-message", "x-error-message", "saga-error")
-_MESSAGE_NAMES += ("sagaerror", "ce_sagaerror", "error", "x-error", "failure-reason", "dead-letter-reason", "reason")
+_ORIGIN_NAMES = (
+    *("original-topic", "original-queue", "original-stream", "original-subject", "x-original-stream"),
+    *("x-original-subject", "x-original-queue", "source-topic", "origin"),
+)
+_TYPE_NAMES = (
+    *("x-exception-type", "exception-type", "x-exception-class", "exception-class", "error-type", "x-error-type"),
+    *("x-exception-fqcn", "saga-error-type"),
+)
+_MESSAGE_NAMES = (
+    *("x-exception-message", "exception-message", "error-message", "x-error-message", "saga-error", "ce_sagaerror"),
+    *("error", "x-error", "failure-reason", "dead-letter-reason", "reason"),
+)
 
 
 def _plain_names(headers: Mapping[str, Any]) -> Death:

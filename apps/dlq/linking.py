@@ -1,4 +1,4 @@
-"""Whose dead letter is this: from what a message says of itself to its correlation, its step and its place in time. Pure.
+"""Whose dead letter is this: from what a message says of itself to its correlation, step and place in time. Pure.
 
 Looked at, in this order: CloudEvents attributes (binary mode's headers, else the structured envelope in the body), the
 headers that frameworks and good habits write, what the broker itself carries, the payload's own top-level names. A

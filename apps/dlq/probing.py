@@ -108,7 +108,7 @@ def _measured(queue: DeadLetterQueue, reading: Reading, now: Micros) -> None:
     queue.depth, queue.probed_at = depth, now
     queue.oldest_at, queue.oldest_is_known = _oldest(queue, reading)
     queue.failing_since, queue.last_error = None, ""
-    _note(queue, now)
+    _note(queue, depth, now)
     queue.growth_per_minute = _growth(queue, now)
     queue.save(
         update_fields=[
@@ -173,14 +173,14 @@ def _oldest(queue: DeadLetterQueue, reading: Reading) -> tuple[Micros | None, bo
     return (min(bounds), False) if bounds else (None, False)
 
 
-def _note(queue: DeadLetterQueue, now: Micros) -> None:
+def _note(queue: DeadLetterQueue, depth: int, now: Micros) -> None:
     """One row per minute: the latest of it, and its peak."""
     minute = now // MINUTE
-    facts = {"at": now, "depth": queue.depth, "oldest_at": queue.oldest_at}
+    facts = {"at": now, "depth": depth, "oldest_at": queue.oldest_at}
     row = DepthReading.objects.filter(queue=queue, minute=minute)
-    if not row.update(**facts, peak=Greatest(F("peak"), queue.depth)):
+    if not row.update(**facts, peak=Greatest(F("peak"), depth)):
         DepthReading.objects.bulk_create(
-            [DepthReading(queue=queue, minute=minute, peak=queue.depth, **facts)], ignore_conflicts=True
+            [DepthReading(queue=queue, minute=minute, peak=depth, **facts)], ignore_conflicts=True
         )
         if minute % 60 == 0:
             DepthReading.objects.filter(queue=queue, minute__lt=(now - KEPT) // MINUTE).delete()

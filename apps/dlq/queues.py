@@ -124,7 +124,7 @@ def delete_queue(queue: DeadLetterQueue) -> None:
     """Forget a queue, its history, its letters and their redrives. What stands on timelines stays there."""
     with transaction.atomic():
         if queue.source is not None:
-            Source.objects.filter(pk=queue.source_id).update(is_active=False)
+            Source.objects.filter(pk=queue.source.pk).update(is_active=False)
         queue.delete()
 
 

@@ -1,8 +1,8 @@
-"""Kafka: records are published again to their original topic with their original key, and stay in the dead-letter topic.
+"""Kafka: records are published again to their original topic with their original key, and stay among the dead letters.
 
 The original partition is used where it is known, else the key decides as Java clients decide. The producer is
-idempotent and waits for all replicas. A topic is a log: nothing is taken out of it, so what was put back is known by our
-own book only.
+idempotent and waits for all replicas. A topic is a log: nothing is taken out of it, so what was put back is known by
+our own book only.
 """
 
 from __future__ import annotations

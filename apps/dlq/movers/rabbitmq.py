@@ -16,6 +16,7 @@ from apps.dlq.messages import ParkedMessage
 from apps.dlq.movers.moving import Provenance, RefusedError, Whence, without_death
 from apps.dlq.options import Settings
 from apps.dlq.probes import rabbitmq as probe
+from apps.dlq.probes.reading import BrokerError
 
 MEANS = "oldest first; publish, wait for the broker's confirm, then acknowledge"
 REMOVES = True
@@ -91,7 +92,7 @@ class RabbitMover:
             raise RefusedError("the broker did not accept it") from None
         except ChannelClosedByBroker as error:
             if error.reply_code == 404:
-                raise probe.BrokerError(f"there is no exchange {exchange} any more") from None
+                raise BrokerError(f"there is no exchange {exchange} any more") from None
             raise
         self._channel.basic_ack(tag)
         return target_of(self._settings, whence)

@@ -153,7 +153,7 @@ def look_at_move(settings: Settings) -> MoveTask:
 
 def parse_tasks(answer: dict[str, Any]) -> MoveTask:
     """The answer of ListMessageMoveTasks. No task at all: it is over."""
-    task = next(iter(answer.get("Results") or ()), {})
+    task: dict[str, Any] = next(iter(answer.get("Results") or ()), {})
     return MoveTask(
         is_running=task.get("Status") in {"RUNNING", "CANCELLING"},
         moved=int(task.get("ApproximateNumberOfMessagesMoved") or 0),

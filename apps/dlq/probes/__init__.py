@@ -18,9 +18,13 @@ from apps.dlq.probes.reading import Found, Reading
 class Probe(Protocol):
     """A module of this package."""
 
-    #: The extra of our distribution that brings its client; "" when none is needed.
-    EXTRA: str
-    OPTIONS: tuple[Option, ...]
+    @property
+    def EXTRA(self) -> str:  # noqa: N802 - a constant of the module
+        """The extra of our distribution that brings its client; "" when none is needed."""
+
+    @property
+    def OPTIONS(self) -> tuple[Option, ...]:  # noqa: N802
+        """What a connection can be told."""
 
     def describe(self, settings: Settings) -> str:
         """The connection in a few words, nothing secret in it."""

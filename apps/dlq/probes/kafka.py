@@ -240,13 +240,15 @@ def reason_of(error: Any) -> str:
     """A client's error in words."""
     from confluent_kafka import KafkaError
 
-    kafka_error = error.args[0] if error.args else None
-    code = kafka_error.code() if hasattr(kafka_error, "code") else None
+    kafka_error: Any = error.args[0] if error.args else None
+    if not isinstance(kafka_error, KafkaError):
+        return str(error)[:300]
+    code = kafka_error.code()
     if code in {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT}:
         return "the servers cannot be reached"
     if code in {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}:
         return "the user or password was not accepted"
-    return (kafka_error.str() if hasattr(kafka_error, "str") else str(error))[:300]
+    return str(kafka_error.str())[:300]
 
 
 class _Silent:

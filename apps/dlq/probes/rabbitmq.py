@@ -122,7 +122,8 @@ def parse_queue(answer: Mapping[str, Any]) -> Reading:
 def read(settings: Settings, cursor: dict, limit: int) -> Iterator[Found]:
     """New copies, and what lies in the queue itself where that may be looked at.
 
-    The queue is looked at again only when its depth has changed. Copies are acknowledged when the block ends well; what was looked at returns to the queue in any case.
+    The queue is looked at again only when its depth has changed. Copies are acknowledged when the block ends well; what
+    was looked at returns to the queue in any case.
     """
     messages: dict[str, ParkedMessage] = {}
     is_all, is_snapshot = True, False
