@@ -27,6 +27,7 @@ app.conf.beat_schedule = {
     "probe": _every(10.0, "apps.dlq.tasks.probe"),
     "redrive": _every(2.0, "apps.dlq.tasks.redrive"),
     "reproject": _every(2.0, "apps.sagas.tasks.reproject"),
+    "judge-findings": _every(2.0, "apps.sagas.tasks.judge_findings"),
     "compact-rollups": _every(10.0, "apps.sagas.tasks.compact"),
     "partitions": _every(3600.0, "apps.sagas.tasks.partitions"),
 }

@@ -47,12 +47,15 @@ _NUMBER_COLUMNS = {
 _CLAIMS = {
     "open": "instance.ended_at IS NULL",
     "ended": "instance.ended_at IS NOT NULL",
-    "owed": "instance.owed_since IS NOT NULL",
+    "owed": "(instance.owed_since IS NOT NULL OR (instance.finding_count > 0 AND EXISTS (SELECT 1 FROM finding"
+    " WHERE finding.shard = instance.shard AND finding.instance_id = instance.id"
+    " AND finding.code = 'compensation_owed' AND finding.status = 'open')))",
     "suspended": "instance.suspended",
     "blocked": "instance.blocked",
     "retried": "instance.retry_count > 0",
     "dead": "instance.dead_letter_count > 0",
     "inferred": "instance.inferred",
+    "finding": "instance.finding_count > 0",
 }
 assert {*_CLAIMS, *STATUSES, "stuck"} == set(CLAIMS)
 
@@ -185,6 +188,23 @@ def _open_step(term: Term, patterns: list[Pattern], project_id: int, marks: Wate
     return any_of(parts)
 
 
+def _finding(term: Term, patterns: list[Pattern], project_id: int, marks: Watermarks) -> Condition:
+    """Rules that few instances broke are looked up; where many did, the rows of the list are checked one by one."""
+    codes = [pattern.text for pattern in patterns]
+    found = Condition(
+        "SELECT shard, instance_id FROM finding WHERE project_id = %s AND code = ANY(%s) AND status = 'open'"
+        " AND instance_id IS NOT NULL",
+        [project_id, codes],
+    )
+    if _finds_few(found):
+        return Condition(f"(instance.shard, instance.id) IN ({found.sql})", found.params)
+    broke = (
+        "instance.finding_count > 0 AND EXISTS (SELECT 1 FROM finding WHERE finding.shard = instance.shard"
+        " AND finding.instance_id = instance.id AND finding.code = ANY(%s) AND finding.status = 'open')"
+    )
+    return Condition(broke, [codes])
+
+
 def _error(term: Term, patterns: list[Pattern], project_id: int, marks: Watermarks) -> Condition:
     found = any_of([_matches("instance.error", patterns), _matches("instance.error_fingerprint", patterns)])
     if any(not pattern.text.strip("*") for pattern in patterns):
@@ -243,5 +263,6 @@ _SPECIAL: dict[str, _Special] = {
     "attr": _attribute,
     "step": _open_step,
     "error": _error,
+    "finding": _finding,
     "text": _free_text,
 }

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 #: (shard, correlation UUID as text, project id)
 DueKey = tuple[int, str, int]
 
-#: Many correlations at once are judged over time, so many a second, and those with news before them.
-AT_ONCE = 1_000
+#: Many correlations at once are judged over time, so many together every so often, and those with news before them.
+TOGETHER = 100
+EVERY: Micros = 100_000
 
 _MARK = """
 INSERT INTO finding_due (due_at, shard, correlation_uuid, project_id)
@@ -32,7 +33,7 @@ ON CONFLICT DO NOTHING
 
 _MARK_MANY = """
 INSERT INTO finding_due (due_at, shard, correlation_uuid, project_id)
-SELECT %s + (row_number() OVER ()) * %s, k.shard, k.correlation_uuid, %s
+SELECT %s + (row_number() OVER () - 1) / %s * %s, k.shard, k.correlation_uuid, %s
 FROM ({}) k
 ON CONFLICT DO NOTHING
 """
@@ -69,4 +70,4 @@ def mark_turned_back(cursor: psycopg.Cursor, project_id: int, flows: Sequence[st
 
 
 def _mark_many(cursor: psycopg.Cursor, project_id: int, now: Micros, which: str, params: list) -> None:
-    cursor.execute(_MARK_MANY.format(which), [now, 1_000_000 // AT_ONCE, project_id, *params])
+    cursor.execute(_MARK_MANY.format(which), [now, TOGETHER, EVERY, project_id, *params])

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from apps.sagas.findings.codes import CODES
+
 STATUSES = ("running", "compensating", "completed", "compensated", "failed", "cancelled", "timed_out")
 COMPENSATION_STATES = ("none", "owed", "running", "complete", "partial", "failed")
 STYLES = ("orchestration", "choreography", "hybrid")
@@ -23,6 +25,7 @@ CLAIMS = {
     "retried": "at least one step needed another attempt",
     "dead": "has messages in a dead-letter queue",
     "inferred": "its end was concluded, not stated",
+    "finding": "broke a rule of saga conduct",
     **{status: f"status is {status}" for status in STATUSES},
 }
 
@@ -79,6 +82,7 @@ _LIST = (
     Key("error", ValueKind.TEXT, "its latest error: text, or fingerprint", "error:*timeout*"),
     Key("dead", ValueKind.NUMBER, "messages of it that are dead letters now", "dead>0"),
     Key("findings", ValueKind.NUMBER, "open findings", "findings>0"),
+    Key("finding", ValueKind.WORD, "a rule of saga conduct that it broke", "finding:late_success", CODES),
 )
 
 #: Every key by name, in the order in which people are offered them.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from apps.sagas import compaction, rebuild
+from apps.lib import micros
+from apps.sagas import compaction, judging, rebuild
 from apps.sagas import partitions as partition_tables
 
 
@@ -24,3 +25,9 @@ def compact() -> None:
 def partitions() -> list[str]:
     """Make the next partitions."""
     return partition_tables.ensure()
+
+
+@shared_task(name="apps.sagas.tasks.judge_findings", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
+def judge_findings() -> None:
+    """Judge what changed, and what is due by the clock; what is left over is the next tick's."""
+    judging.judge_due(micros.now(), seconds=2.0)

@@ -11,7 +11,9 @@ from typing import Protocol
 
 from apps.alerts.causes import Cause
 from apps.alerts.conditions.compensation_owed import CompensationOwed
+from apps.alerts.conditions.dead_letters import DeadLetters
 from apps.alerts.conditions.defaults import BuiltIn
+from apps.alerts.conditions.finding import FindingHolds
 from apps.alerts.conditions.stuck import Stuck
 from apps.alerts.models import Rule
 from apps.lib.micros import Micros
@@ -41,5 +43,7 @@ CONDITIONS: dict[str, Condition] = {
     for condition in (
         Stuck(),
         CompensationOwed(),
+        DeadLetters(),
+        FindingHolds(),
     )
 }

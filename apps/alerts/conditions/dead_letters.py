@@ -1,0 +1,140 @@
+"""Dead letters build up: a queue is too deep, grows too fast, or holds something for too long.
+
+The limits are the queue's own, so that each can have those that fit it; a rule's parameters (`depth`,
+`growth_per_minute`, `oldest_seconds`) stand above them. A rule with a query looks only at letters whose sagas it finds:
+then depth and age count, growth is not known of a part.
+
+A queue that could not be asked keeps what was known of it: a broker that is away resolves nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db import connection
+
+from apps.alerts.causes import SAMPLE_SIZE, Cause, counted, shown
+from apps.alerts.conditions.defaults import BuiltIn
+from apps.alerts.conditions.grouping import matching
+from apps.alerts.models import Rule
+from apps.dlq.models import DeadLetter, DeadLetterQueue, LetterStatus
+from apps.lib import micros
+from apps.lib.micros import SECOND, Micros
+from apps.sagas.watermarks import watermarks
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    depth: int | None
+    growth: float | None
+    age_us: Micros | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """What is judged of one queue."""
+
+    depth: int
+    growth: float | None
+    oldest_at: Micros | None
+
+
+class DeadLetters:
+    """Queues in which dead letters build up, one cause each."""
+
+    code = "dead_letters"
+    label = "Dead letters build up"
+    built_in: BuiltIn | None = BuiltIn(severity="critical")
+
+    def projects(self, now: Micros) -> set[int]:
+        queues = DeadLetterQueue.objects.filter(is_enabled=True, depth__gt=0)
+        return set(queues.order_by().values_list("project_id", flat=True).distinct())
+
+    def causes(self, rule: Rule, now: Micros, *, also: str = "") -> list[Cause]:
+        found = []
+        for queue in DeadLetterQueue.objects.filter(project_id=rule.project_id, is_enabled=True, depth__gt=0):
+            if rule.query or also:
+                stand = _of_part(queue, rule, now, also)
+            else:
+                stand = _Stand(queue.depth or 0, queue.growth_per_minute, queue.oldest_at)
+            reasons = _reasons(stand, _limits(queue, rule), now)
+            since = _since(queue, stand, now)
+            if reasons and since <= now - rule.pending_us:
+                found.append(_cause(queue, stand, reasons, since))
+        return sorted(found, key=lambda cause: cause.since)
+
+
+def _limits(queue: DeadLetterQueue, rule: Rule) -> _Limits:
+    given = {name: value for name, value in (rule.parameters or {}).items() if isinstance(value, int | float)}
+    if not given:
+        return _Limits(queue.most_depth, queue.most_growth, queue.most_age_us)
+    age = given.get("oldest_seconds")
+    depth = given.get("depth")
+    return _Limits(
+        None if depth is None else int(depth),
+        given.get("growth_per_minute"),
+        None if age is None else int(age * SECOND),
+    )
+
+
+def _reasons(stand: _Stand, limits: _Limits, now: Micros) -> list[str]:
+    """What is beyond its limit, in words."""
+    reasons = []
+    if limits.depth is not None and stand.depth >= limits.depth:
+        reasons.append(f"{counted(stand.depth, 'message')}, limit {limits.depth:,}")
+    if limits.growth is not None and stand.growth is not None and stand.growth >= limits.growth:
+        reasons.append(f"{stand.growth:.3g} more a minute, limit {limits.growth:.3g}")
+    if limits.age_us is not None and stand.oldest_at is not None and now - stand.oldest_at >= limits.age_us:
+        reasons.append(
+            f"the oldest has been there for {_span(now - stand.oldest_at)}, limit {micros.format_duration(limits.age_us)}"
+        )
+    return reasons if stand.depth else []
+
+
+def _span(length: Micros) -> str:
+    """In the largest whole unit, so that a text does not change with every sweep."""
+    for unit, word in ((micros.DAY, "day"), (micros.HOUR, "hour"), (micros.MINUTE, "minute")):
+        if length >= unit:
+            return counted(length // unit, word)
+    return "less than a minute"
+
+
+def _since(queue: DeadLetterQueue, stand: _Stand, now: Micros) -> Micros:
+    """Since when there has been something; what the rule's pending-for is measured by."""
+    known = [at for at in (stand.oldest_at, queue.filled_since) if at is not None and at <= now]
+    return min(known, default=queue.probed_at or now)
+
+
+def _of_part(queue: DeadLetterQueue, rule: Rule, now: Micros, also: str) -> _Stand:
+    """The letters whose sagas the queries find. Raises QueryError."""
+    wanted = matching(rule, watermarks(rule.project_id, now), also)
+    # Names are ours; every value is a parameter.
+    statement = f"""
+        SELECT count(*), min(letter.died_at) FROM dlq_deadletter AS letter
+         WHERE letter.queue_id = %s AND letter.status = 'parked' AND EXISTS (
+               SELECT 1 FROM instance
+                WHERE instance.project_id = letter.project_id AND instance.correlation_id = letter.correlation_id
+                  AND {wanted.sql})
+    """  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [queue.pk, *wanted.params])
+        count, oldest_at = cursor.fetchone()
+    return _Stand(count, None, oldest_at)
+
+
+def _cause(queue: DeadLetterQueue, stand: _Stand, reasons: list[str], since: Micros) -> Cause:
+    letters = DeadLetter.objects.filter(queue=queue, status=LetterStatus.PARKED).order_by("died_at", "pk")
+    sample = letters.exclude(correlation_id=None).values_list("correlation_id", flat=True)
+    first = letters.first()
+    return Cause(
+        key=("queue", str(queue.pk)),
+        title=f"{shown(queue.name)} holds {counted(stand.depth, 'dead letter')}",
+        reason=" · ".join(reasons),
+        count=stand.depth,
+        since=since,
+        flow=first.flow if first is not None else "",
+        step=first.step if first is not None else "",
+        service=first.service if first is not None else "",
+        error_fingerprint=first.error_fingerprint if first is not None else "",
+        sample=list(dict.fromkeys(sample[: 4 * SAMPLE_SIZE]))[:SAMPLE_SIZE],
+    )

@@ -1,0 +1,74 @@
+"""A rule of saga conduct was broken: open findings of the instances that the rule's query finds.
+
+The query says which: `finding:late_success,duplicate_effect flow:order*`. Where it names findings, only those count;
+otherwise every open finding does. Grouped by flow and by what was broken.
+"""
+
+from __future__ import annotations
+
+from django.db import connection
+
+from apps.alerts.causes import SAMPLE_SIZE, Cause, counted, shown
+from apps.alerts.conditions.defaults import BuiltIn
+from apps.alerts.conditions.grouping import MOST_CAUSES, matching
+from apps.alerts.models import Rule
+from apps.lib.micros import Micros
+from apps.sagas.findings.codes import CODES, RULES
+from apps.sagas.query import Pattern, parse
+from apps.sagas.watermarks import watermarks
+
+
+class FindingHolds:
+    """Open findings, one cause for each flow and code."""
+
+    code = "finding"
+    label = "A rule of saga conduct was broken"
+    built_in: BuiltIn | None = None
+
+    def projects(self, now: Micros) -> set[int]:
+        wanted = Rule.objects.filter(condition=self.code, is_enabled=True).values_list("project_id", flat=True)
+        return set(wanted)
+
+    def causes(self, rule: Rule, now: Micros, *, also: str = "") -> list[Cause]:
+        wanted = matching(rule, watermarks(rule.project_id, now), also)
+        # Names are ours; every value is a parameter.
+        statement = f"""
+            SELECT finding.flow, finding.code, count(*), min(finding.since) AS oldest,
+                   (array_agg(finding.correlation_id ORDER BY finding.since, finding.correlation_id))[1:{SAMPLE_SIZE}],
+                   (array_agg(finding.explanation ORDER BY finding.since, finding.correlation_id))[1]
+              FROM finding JOIN instance ON instance.shard = finding.shard AND instance.id = finding.instance_id
+             WHERE finding.project_id = %s AND finding.status = 'open' AND finding.code = ANY(%s)
+               AND finding.opened_at <= %s AND {wanted.sql}
+             GROUP BY 1, 2 ORDER BY oldest, 1, 2 LIMIT {MOST_CAUSES}
+        """  # noqa: S608
+        params = [rule.project_id, _codes(rule, also), now - rule.pending_us, *wanted.params]
+        with connection.cursor() as cursor:
+            cursor.execute(statement, params)
+            return [_cause(*row) for row in cursor.fetchall()]
+
+
+def _codes(rule: Rule, also: str) -> list[str]:
+    """The codes that the rule's query names; all of them when it names none."""
+    named = {
+        value.text
+        for text in (rule.query, also)
+        for term in parse(text).terms
+        if term.key == "finding" and not term.is_negated
+        for value in term.values
+        if isinstance(value, Pattern)
+    }
+    return sorted(named) or list(CODES)
+
+
+def _cause(flow: str, code: str, count: int, since: Micros, sample: list[str], explanation: str) -> Cause:
+    label, sentence = RULES[code]
+    findings = counted(count, "finding")
+    return Cause(
+        key=(flow, code),
+        title=f"{label} in {shown(flow) or 'undeclared'}: {findings}",
+        reason=f"{sentence} {shown(explanation)}",
+        count=count,
+        since=since,
+        flow=flow,
+        sample=sample,
+    )
