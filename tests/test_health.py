@@ -13,7 +13,7 @@ from apps.config import health
 from apps.ingest.formats import Rejection
 from apps.ingest.rejected import keep
 from apps.lib import micros
-from apps.projects.models import Project, Source
+from apps.projects.models import Project, Source, SourceKind
 
 pytestmark = pytest.mark.django_db
 
@@ -60,6 +60,7 @@ def test_metrics_count_by_source_and_are_well_formed() -> None:
     project = Project.objects.create(slug="shop", name="Shop")
     source = Source.objects.create(project=project, name='odd "name"\n')
     keep(project.pk, source.pk, [Rejection(0, "", "missing_id", "x")] * 3, micros.now())
+    Source.objects.create(project=project, name="orders", kind=SourceKind.CONSUMER, lag=42)
 
     answer = Client().get("/metrics")
 
@@ -67,6 +68,7 @@ def test_metrics_count_by_source_and_are_well_formed() -> None:
     lines = answer.content.decode().splitlines()
     assert 'sagascope_rejected_events_total{project="shop",source="odd \\"name\\"\\n",code="missing_id"} 3' in lines
     assert 'sagascope_stuck_instances{project="shop"} 0' in lines
+    assert 'sagascope_source_lag{project="shop",source="orders"} 42' in lines
     sample = re.compile(r'[a-z_]+(\{([a-z]+="(\\.|[^"\\\n])*",?)+\})? \d+')
     assert all(line.startswith("# ") or sample.fullmatch(line) for line in lines)
 

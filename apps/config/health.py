@@ -20,7 +20,7 @@ from apps.alerts.models import Delivery, DeliveryStatus, Incident
 from apps.ingest.models import RejectedTally
 from apps.lib import micros
 from apps.lib.read_limit import ReadTooLongError, read_limit
-from apps.projects.models import Project
+from apps.projects.models import Project, Source
 from apps.sagas.models import Reprojection, SourceTally
 from apps.sagas.overview import status_counts
 
@@ -124,6 +124,13 @@ def _families() -> Iterator[str]:
         "gauge",
         "Open instances past their deadline; counting stops at a limit.",
         ((_labels(project=slug), counts["stuck"]) for slug, counts in states.items()),
+    )
+    lags = Source.objects.filter(lag__isnull=False, is_active=True).values_list("project__slug", "name", "lag")
+    yield _family(
+        "sagascope_source_lag",
+        "gauge",
+        "Messages that a consumer or poller has not read yet.",
+        ((_labels(project=project, source=source), lag) for project, source, lag in lags.order_by("id")),
     )
     incidents = Incident.objects.filter(resolved_at__isnull=True).values_list("project__slug", "severity")
     yield _family(
