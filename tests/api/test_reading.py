@@ -171,7 +171,7 @@ def test_what_looks_like_code_is_compared_literally_and_fast(reader, store, q: s
     store(*rollback("o-1"))
     began = time.monotonic()
     response = reader("get", "/instances", q=q)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     assert response.json()["items"] == []
 
 
@@ -183,7 +183,7 @@ def test_a_query_that_cannot_be_understood_is_refused_with_its_position(reader, 
     assert (body["code"], body["parameter"], body["position"]) == ("invalid_query", "q", position)
 
 
-LIMITED = ["/instances", "/correlations/o-1/events", "/incidents", "/rejected-events"]
+LIMITED = ["/instances", "/correlations/o-1/events", "/incidents", "/rejected-events", "/dead-letters"]
 
 
 @pytest.mark.parametrize("path", LIMITED)

@@ -321,7 +321,7 @@ def test_48_many_keys_that_differ_little_are_answered_soon(web_door: WebDoor) ->
 
     assert web_door.post(item).status == 200
 
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 5
 
 
 def test_every_item_refused_is_422_and_kept(web_door: WebDoor) -> None:

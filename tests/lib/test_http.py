@@ -196,7 +196,7 @@ def test_a_target_that_drips_its_answer_is_left_in_time() -> None:
     with raw_server(drip) as url, pytest.raises(RequestError, match="no whole answer"):
         post(url, b"", {}, allowed=LOOPBACK, timeout=0.5)
     stop.set()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
 
 
 def test_an_endless_answer_is_read_only_in_part() -> None:

@@ -344,9 +344,9 @@ def test_more_than_256_kib_is_refused_even_if_it_is_a_comment() -> None:
 def test_an_alias_bomb_is_refused_at_once() -> None:
     lines = ["a: &l0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"k{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10)]
-    before = time.perf_counter()
+    before = time.process_time()
     assert "more than" in message_of("\n".join(lines))
-    assert time.perf_counter() - before < 1
+    assert time.process_time() - before < 1
 
 
 def test_a_modest_alias_is_read() -> None:

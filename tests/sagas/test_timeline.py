@@ -358,9 +358,9 @@ def test_any_block_can_be_asked_for_and_nonsense_is_brought_into_range() -> None
 
 def test_five_thousand_steps_are_laid_out_well_within_the_page_budget() -> None:
     view = long_saga(5000)
-    began = time.perf_counter()
+    began = time.process_time()
     build(view, at(5000))
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 def test_where_the_time_went_adds_up_to_the_whole() -> None:

@@ -433,9 +433,9 @@ def test_a_thousand_attributes_and_odd_values_do_no_harm(imported: Imported) -> 
 def test_ten_thousand_spans_are_read_in_a_second_or_two() -> None:
     body = request(*(span(spanId=f"{number:016x}", spans_attributes={"a": 1}) for number in range(1, 10_001)))
 
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(otlp.decode_json(body, HistoryOptions(), RECEIVED_AT).events) == 20_000
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -454,10 +454,10 @@ def test_fifty_thousand_records_take_seconds(records: list[Any]) -> None:
             another = copy.copy(record)
             another["position"] = record["position"] + copy_number * 10_000
             many.append(another)
-    began = time.monotonic()
+    began = time.process_time()
     decoded = decode(many[:50_000])
     assert len(decoded.events) > 15_000
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_the_format_is_known_by_name() -> None:
