@@ -112,6 +112,7 @@ def test_bad_spans_are_a_partial_success_in_the_requests_own_encoding(web_door: 
     assert RejectedEvent.objects.filter(source=web_door.source, code="invalid_traceId").count() >= 2
 
 
+@pytest.mark.django_db  # the database of a run is made only if a test is marked to use it
 def test_an_empty_protobuf_request_is_fine(web_door: WebDoor) -> None:
     reply = push(web_door, "/v1/traces", b"", PROTOBUF)
 
