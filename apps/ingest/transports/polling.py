@@ -66,7 +66,8 @@ class Poller(Protocol):
     def poll(self, watermark: Mapping[str, Any]) -> Iterator[Poll]:
         """Everything new since `watermark` ({} at the first time), ending when it is up to date.
 
-        What follows a `yield` runs only after that piece was committed.
+        What follows a `yield` runs only after that piece was committed. After any trouble the poller is closed and
+        another one opened, so that nothing it keeps in memory can run ahead of what was committed.
         """
         ...
 

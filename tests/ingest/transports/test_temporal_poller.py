@@ -13,6 +13,7 @@ from django.core.management.base import CommandError
 from apps.ingest.transports import polling, temporal
 from apps.ingest.transports.options import unseal
 from apps.ingest.transports.polling import EngineAwayError, Polling
+from apps.ingest.transports.workflow_polling import OVERLAP
 from apps.lib import micros
 from apps.projects.models import Project, Source, SourceKind
 from apps.sagas.correlation_view import find_correlation
@@ -143,7 +144,7 @@ def test_closed_workflows_are_asked_for_since_the_last_round(frontend: Frontend,
     assert len(asked) == 2
     # The second round asks from shortly before the first one began, not for a whole day again.
     moment = asked[1].split('"')[1]
-    assert micros.isoformat(since - 2 * temporal.OVERLAP) < moment < micros.isoformat(since)
+    assert micros.isoformat(since - 2 * OVERLAP) < moment < micros.isoformat(since)
 
 
 def test_each_error_of_an_activity_that_is_retried_is_remembered(frontend: Frontend, reader: Reader) -> None:
