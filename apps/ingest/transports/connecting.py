@@ -15,11 +15,12 @@ from types import ModuleType
 
 from django.db import IntegrityError, transaction
 
-from apps.ingest.formats import HISTORIES
+from apps.ingest.formats import HISTORIES, zeebe
 from apps.ingest.formats.broker_message import PLACES, places_of
 from apps.ingest.formats.broker_reading import Reading
-from apps.ingest.formats.histories import HistoryOptions
+from apps.ingest.formats.histories import HistoryDecoder, HistoryOptions
 from apps.ingest.formats.schema_registry import Judge
+from apps.ingest.formats.zeebe_memory import Memory
 from apps.ingest.transports.consuming import BrokerAwayError, Consuming, Stop
 from apps.ingest.transports.options import Option, OptionError, seal, unseal
 from apps.ingest.transports.registry import registry_of
@@ -155,18 +156,25 @@ def transport_of(system: str) -> Transport:
 
 def reading_of(options: Mapping[str, str]) -> Reading:
     """How the messages of a source with these options are read."""
-    places = places_of(options)
-    history = HISTORIES.get(options["format"])
     registry = registry_of(options)
-    path = (
-        next((place for place in places.correlation if place.startswith("$")), None) if options["correlation"] else None
-    )
+    given = [place.strip() for place in options["correlation"].split(",") if place.strip()]
     return Reading(
-        places=places,
-        history=history,
-        history_options=HistoryOptions(correlation_path=path, namespace=options["cluster"] or None),
+        places=places_of(options),
+        history=_history_of(options["format"]),
+        history_options=HistoryOptions(
+            correlation_path=next((place for place in given if place.startswith("$")), None),
+            correlation_key=next((place for place in given if not place.startswith(("$", "@"))), None),
+            namespace=options["cluster"] or None,
+        ),
         judge=Judge(registry.find if registry else None),
     )
+
+
+def _history_of(name: str) -> HistoryDecoder | None:
+    """What reads an engine's records; one that remembers does so as long as the consumer runs."""
+    if name == zeebe.NAME:
+        return partial(zeebe.decode, memory=Memory())
+    return HISTORIES.get(name)
 
 
 __all__ = [

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 EXTRA = "kafka"
 LABEL = "Apache Kafka"
 #: How long the broker may take for an answer, and the group to give us partitions.
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 15.0
 #: Kilobytes of messages that the client may hold beside the batch at hand.
 _PREFETCH_KILOBYTES = 32 * 1024
 
@@ -298,6 +298,8 @@ def _client(options: Mapping[str, str], errors: deque[str]) -> Client:
         "queued.max.messages.kbytes": _PREFETCH_KILOBYTES,
         "topic.metadata.refresh.interval.ms": 60_000,
         "reconnect.backoff.max.ms": 5_000,
+        # How soon another reader gets the partitions of one that died; a thread of its own tells that we live.
+        "session.timeout.ms": 10_000,
         "security.protocol": options["security_protocol"],
         "error_cb": lambda error: errors.append(error.str()),
         "logger": logger,

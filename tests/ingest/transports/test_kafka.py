@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+from confluent_kafka import Producer
+
 from apps.ingest.transports.connecting import consuming_of
 from apps.projects.models import Project
 from apps.sagas.events import EventKind
@@ -45,4 +48,40 @@ def test_topics_of_messages_of_retries_and_of_dead_letters(project: Project, moc
     assert letter.attributes["dead_letter_origin"] == broker.destination
     assert letter.attributes["dead_letter_queue"] == dead
     source.refresh_from_db()
+    assert source.lag == 0
+
+
+@pytest.mark.interop
+def test_from_the_end_on_and_nothing_missed_after_that(project: Project, kafka_broker: KafkaBroker) -> None:
+    kafka_broker.publish(plain("o-1", "Old"))
+    source = source_of(kafka_broker, project, start="latest")
+    consuming_of(source).run(once=True)
+    # Published while nobody reads, after the place to begin was settled.
+    kafka_broker.publish(plain("o-1", "New"))
+
+    consuming_of(source).run(once=True)
+
+    assert [event.type for event in stored(project, "o-1")] == ["New"]
+
+
+@pytest.mark.interop
+def test_transactions_that_were_given_up_are_not_read_and_leave_no_lag(
+    project: Project, kafka_broker: KafkaBroker
+) -> None:
+    producer = Producer({"bootstrap.servers": kafka_broker.servers, "transactional.id": kafka_broker.destination})
+    producer.init_transactions(30)
+    for name, commits in (("GivenUp", False), ("Kept", True)):
+        producer.begin_transaction()
+        producer.produce(kafka_broker.destination, plain("o-1", name), partition=0)
+        producer.flush(10)
+        if commits:
+            producer.commit_transaction(30)
+        else:
+            producer.abort_transaction(30)
+    source = source_of(kafka_broker, project)
+
+    consuming_of(source).run(once=True)
+
+    source.refresh_from_db()
+    assert [event.type for event in stored(project, "o-1")] == ["Kept"]
     assert source.lag == 0
