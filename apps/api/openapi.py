@@ -14,6 +14,8 @@ from ninja.openapi.schema import OpenAPISchema
 
 from apps.api.problems import MEDIA_TYPE
 from apps.api.schemas import IngestCounts, Problem
+from apps.dlq.planning import SCOPES
+from apps.dlq.queues import MAX_RATE
 from apps.ingest.strict_json import Limits
 from apps.sagas.definition_text import MAX_BYTES
 
@@ -23,12 +25,14 @@ _EVENT = {"$ref": "#/components/schemas/CloudEvent"}
 _STATUS_TEXTS = {
     "200": "OK",
     "201": "Made",
+    "202": "Ordered: it goes on by itself",
     "204": "Done, nothing to say",
     "400": "The request or its cursor cannot be read",
     "401": "No valid token, nobody signed in",
     "403": "The token's scope or the role does not allow it",
     "404": "There is no such thing in this project",
     "405": "Another method; see the Allow header",
+    "409": "Not now: the problem says what stands in the way",
     "412": "Changed in the meantime",
     "413": "The body is too large",
     "415": "The media type, charset or content encoding is not one of those named",
@@ -64,6 +68,7 @@ class OpenAPIDocument(OpenAPISchema):
         _describe_flows(paths[f"{root}/flows/{{name}}"])
         _describe_incidents(paths, f"{root}/incidents/{{number}}")
         _describe_export(paths, root)
+        _describe_contracts(paths, root)
         paths[f"{root}/events"] = {"post": _ingest()}
 
 
@@ -133,6 +138,35 @@ def _describe_incidents(paths: dict[str, Any], root: str) -> None:
 
 
 def _describe_export(paths: dict[str, Any], root: str) -> None:
+    ids = {"type": "array", "items": {"type": "integer", "minimum": 1}, "maxItems": 10_000}
+    group = {
+        "type": "object",
+        "required": ["error_fingerprint"],
+        "additionalProperties": False,
+        "properties": {"error_fingerprint": {"type": "string"}, "step": {"type": "string"}},
+        "description": "As letters say it; goes together with the scope group.",
+    }
+    schema = {
+        "type": "object",
+        "required": ["queue", "scope"],
+        "additionalProperties": False,
+        "properties": {
+            "queue": {"type": "integer", "minimum": 1},
+            "scope": {
+                "enum": list(SCOPES),
+                "description": "one: those named; all: every parked letter that is known; queue: whatever is there",
+            },
+            "letters": {**ids, "description": "ids, for the scope one"},
+            "group": group,
+            "override": {**ids, "description": "ids that go out although their sagas have moved on"},
+            "dry_run": {"type": "boolean", "default": True},
+            "rate": {"type": "number", "minimum": 0.01, "maximum": MAX_RATE, "description": "messages a second"},
+            "note": {"type": "string", "maxLength": 500},
+        },
+    }
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
     for ending, kind in (("csv", "text/csv"), ("ndjson", "application/x-ndjson")):
         content = {kind: {"schema": {"type": "string"}}}
         paths[f"{root}/export.{ending}"]["get"]["responses"]["200"]["content"] = content
@@ -140,6 +174,28 @@ def _describe_export(paths: dict[str, Any], root: str) -> None:
 
 def _ingest() -> dict[str, Any]:
     limits = Limits(items=settings.INGEST_MAX_ITEMS, item_bytes=settings.INGEST_MAX_EVENT_BYTES)
+def _describe_contracts(paths: dict[str, Any], root: str) -> None:
+    schema = {"application/json": {"schema": {"type": ["object", "boolean"], "description": "A JSON Schema."}}}
+    paths[f"{root}/schemas/{{event_type}}/{{version}}"]["put"]["requestBody"] = {"required": True, "content": schema}
+    batch = {"type": "array", "items": _EVENT}
+    bundle = {
+        "type": "object",
+        "required": ["events"],
+        "additionalProperties": False,
+        "properties": {"events": batch, "flows": {"type": "array", "items": {"type": "string"}}},
+    }
+    judged = paths[f"{root}/check"]["post"]
+    judged["requestBody"] = {
+        "required": True,
+        "content": {
+            "application/cloudevents-batch+json": {"schema": batch},
+            "application/json": {"schema": {"oneOf": [bundle, batch, _EVENT]}},
+            "application/x-ndjson": {"schema": {"type": "string"}},
+        },
+    }
+    judged["responses"]["200"]["content"]["application/xml"] = {"schema": {"type": "string"}}
+
+
     published = {
         "body_bytes": settings.INGEST_MAX_BODY_BYTES,
         "items": limits.items,

@@ -41,6 +41,7 @@ _CODES = {
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
+    409: "not_now",
     412: "changed_meanwhile",
     413: "too_large",
     415: "unsupported_media_type",

@@ -267,6 +267,86 @@ class IngestCounts(Schema):
     rejected: list[RejectedItem]
 
 
+class EvidenceOut(Schema):
+    """An event that proves it."""
+
+    source: str
+    event_id: str
+
+
+class CheckedFindingOut(Schema):
+    """A rule of saga conduct that was broken, or (`inconclusive`) that could not be judged."""
+
+    code: str
+    status: Literal["open", "resolved", "inconclusive"]
+    correlation_id: str
+    flow: str | None
+    step: str | None
+    service: str | None
+    inferred: bool = Field(description="it rests on something concluded instead of declared")
+    explanation: str
+    evidence: list[EvidenceOut]
+    since: datetime = Field(description="when, by the events, the rule was broken; what is owed: when it was done")
+
+
+class FindingOut(CheckedFindingOut):
+    """A finding as it is kept, also after it is resolved."""
+
+    id: str
+    instance_id: str | None
+    opened_at: datetime
+    resolved_at: datetime | None
+
+
+class CheckOut(Schema):
+    """What became of recorded events that were judged and not stored."""
+
+    correlation_count: int
+    event_count: int
+    open_count: int
+    inconclusive_count: int
+    findings: list[CheckedFindingOut]
+    rejected: list[RejectedItem]
+
+
+class EventSchemaOut(Schema):
+    """A schema of the payloads of an event type."""
+
+    event_type: str
+    version: str
+    saved_at: datetime
+    saved_by: str
+
+
+class SchemaChange(Schema):
+    """A difference between two versions of a schema."""
+
+    path: str
+    what: str
+    breaks_backward: bool
+    breaks_forward: bool
+
+
+class ComparisonOut(Schema):
+    """What changes from one version to another, and which compatibility it keeps."""
+
+    event_type: str
+    old: str
+    new: str
+    backward: bool = Field(description="the new version reads what the old one wrote")
+    forward: bool = Field(description="the old version reads what the new one writes")
+    full: bool
+    changes: list[SchemaChange]
+
+
+class InferredSchemaOut(Schema):
+    """A schema that payloads suggest."""
+
+    event_type: str
+    payload_count: int = Field(description="of how many payloads it is made")
+    inferred: dict = Field(description="the schema")
+
+
 def errors(*statuses: int) -> dict[int, type[Problem]]:
     """The error answers of a route: those given, and what every route can answer."""
     return dict.fromkeys(sorted({*statuses, 401, 403, 405, 422, 500, 503}), Problem)

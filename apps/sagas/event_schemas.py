@@ -47,6 +47,8 @@ def save_schema(
     for what, name in (("type", event_type), ("version", version)):
         if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
             raise SchemaError(f"the {what} has 1 to {MAX_NAME} printable characters")
+    if "/" in version:
+        raise SchemaError("the version holds no slash")
     schema = read_schema(text)
     with transaction.atomic():
         # One writer of a project's schemas at a time: the promise is kept against what is there.

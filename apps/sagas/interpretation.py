@@ -140,6 +140,11 @@ class Definitions:
                 return found
         return self._newest.get(flow)
 
+    @property
+    def versions(self) -> list[FlowDefinition]:
+        """All of them, the newest of each flow last."""
+        return [declared.definition for declared in self._versions.values()]
+
     def __bool__(self) -> bool:
         return bool(self._newest)
 

@@ -27,16 +27,19 @@ ROUTES = [
     for method in operation.methods
 ]
 #: What stands for each part of an address that names something.
-NAMES = {"correlation_id": "o-1", "name": "order", "number": "1"}
+NAMES = {"correlation_id": "o-1", "name": "order", "number": "1", "event_type": "com.acme.Happened", "version": "1"}
+#: Judges what is sent along and stores nothing: reading, though it is a POST.
+JUDGES = "/check"
 #: What every signed-in reader may call without naming anything.
 LISTS = {
     *("/instances", "/flows", "/incidents", "/sources", "/rejected-events", "/reprojections"),
-    *("/export.csv", "/export.ndjson"),
+    *("/findings", "/owed", "/schemas"),
 }
 
 
 def address(path: str) -> str:
-    return re.sub(r"{(?:\w+:)?(\w+)}", lambda match: NAMES[match[1]], path)
+    found = re.sub(r"{(?:\w+:)?(\w+)}", lambda match: NAMES[match[1]], path)
+    return found + "?old=1&new=1" if "differences" in path else found
 
 
 IDS = [f"{method} {path}" for method, path, _ in ROUTES]
@@ -59,6 +62,15 @@ def test_there_are_the_routes_of_the_contract() -> None:
         "post /incidents/{number}/snooze",
         "post /incidents/{number}/resolve",
         "get /sources",
+        "get /findings",
+        "get /owed",
+        "post /check",
+        "get /schemas",
+        "get /schemas/{event_type}/{version}",
+        "put /schemas/{event_type}/{version}",
+        "delete /schemas/{event_type}/{version}",
+        "get /schema-differences/{event_type}",
+        "get /inferred-schemas/{event_type}",
         "get /rejected-events",
         "get /reprojections",
         "get /export.csv",
@@ -71,7 +83,7 @@ def test_every_route_has_a_rule_and_whatever_changes_something_needs_operate(
     method: str, path: str, operation: Any
 ) -> None:
     rules = [rule for rule in operation.auth_callbacks if isinstance(rule, AuthBase)]
-    assert rules == (READ if method == "get" else OPERATE)
+    assert rules == (READ if method == "get" or path == JUDGES else OPERATE)
 
 
 @EVERY_ROUTE
@@ -96,7 +108,7 @@ def test_a_token_opens_only_what_its_scopes_say(
 ) -> None:
     problem(sender(method, address(path)), 403)
     only_operates = calling_with(tokens.create_token(project, ["operate"]))
-    if method == "get":
+    if method == "get" or path == JUDGES:
         problem(only_operates(method, address(path)), 403)
     else:
         assert problem(reader(method, address(path)), 403)["code"] == "missing_scope"
@@ -115,6 +127,10 @@ def test_another_tenants_things_look_like_things_that_do_not_exist(
                 assert b"o-1" not in b"".join(response)
         else:
             assert response.json()["items"] == []
+    operator("put", "/schemas/com.acme.Happened/1", "{}")
+    if path == JUDGES:
+        assert rival(method, path, "[]").json()["findings"] == []
+        return
         return
     body = '{"duration": "1h"}' if "snooze" in path else ""
     if method == "put":
@@ -124,6 +140,10 @@ def test_another_tenants_things_look_like_things_that_do_not_exist(
         return
     foreign = rival(method, address(path), body)
     unknown = rival(method, address(path).replace("o-1", "o-9").replace("order", "other").replace("/1", "/9"), body)
+    if method == "put" and path.startswith("/schemas"):
+        assert rival("put", address(path), '{"type": "null"}').status_code == 201
+        assert operator("get", address(path)).json() == {}
+        return
     problem(foreign, 404)
     assert foreign.content == unknown.content
     assert {**foreign.headers} == {**unknown.headers}
