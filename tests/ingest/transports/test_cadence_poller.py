@@ -139,15 +139,15 @@ def test_long_histories_and_many_workflows_come_page_by_page(gateway: Server, re
     while len(history.events) < 1_200:
         history.activity("count")
     gateway.add(Workflow("order-7", "run-1", history.events))
-    for number in range(700):
+    for number in range(510):
         gateway.add(Workflow(f"order-x{number}", f"run-x{number}", History().events, is_open=False))
 
     accepted, duplicates, refused = reader.round()
 
-    assert (accepted, refused) == (len(history.events) + 700, 0)
+    assert (accepted, refused) == (len(history.events) + 510, 0)
     assert duplicates == 0
     assert gateway.count(CLOSED) == 2
-    assert gateway.count(HISTORY) == 3 + 700
+    assert gateway.count(HISTORY) == 3 + 510
 
 
 def test_a_workflow_that_ended_while_nobody_polled_is_read_by_the_next_process(gateway: Server, reader: Reader) -> None:
