@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from importlib import metadata
 from io import StringIO
 from pathlib import Path
 
@@ -103,3 +106,34 @@ def test_a_lock_pins_every_dependency_by_hash_and_names_no_index(lock: str) -> N
     assert all("--hash=sha256:" in requirement for requirement in requirements)
     assert "://" not in text
     assert "--find-links" not in text
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules that a file imports, relative imports apart."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+def test_everything_that_is_imported_is_pinned() -> None:
+    """What happens to be installed here is not installed by somebody else."""
+    pinned = set(re.findall(r"^([a-z0-9][a-z0-9._-]*)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    ours = {"apps", "tests", "benchmarks", *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}
+    providers = metadata.packages_distributions()
+
+    def is_pinned(module: str) -> bool:
+        top = module.partition(".")[0]
+        if top in ours or top in sys.stdlib_module_names:
+            return True
+        candidates = providers.get(top, [])
+        if len(set(candidates)) > 1:  # a namespace that several packages share
+            folder = module.replace(".", "/")
+            candidates = [
+                name for name in candidates if any(folder in str(file) for file in metadata.files(name) or ())
+            ]
+        return any(re.sub(r"[-_.]+", "-", name).lower() in pinned for name in candidates)
+
+    missing = {module for path in SOURCES for module in imported(path) if not is_pinned(module)}
+    assert missing == set()
