@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import json
 from collections.abc import Iterator
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -412,20 +411,20 @@ def test_without_postgresql_tokens_cannot_be_checked(token: str, monkeypatch: py
 
 
 async def test_a_failed_commit_is_503_for_everybody_who_waited(inner: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    def submit(*_: Any) -> Future[Outcome]:
-        future: Future[Outcome] = Future()
+    def submit(*_: Any) -> asyncio.Future[Outcome]:
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         future.set_exception(OperationalError("the server closed the connection"))
         return future
 
-    monkeypatch.setattr(asgi, "submit", submit)
+    monkeypatch.setattr(asgi, "submitted", submit)
     assert (await inner.post(text_of(event()))).status == 503
 
 
 async def test_too_much_waiting_is_503(inner: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    def submit(*_: Any) -> Future[Outcome]:
+    def submit(*_: Any) -> asyncio.Future[Outcome]:
         raise OverloadedError
 
-    monkeypatch.setattr(asgi, "submit", submit)
+    monkeypatch.setattr(asgi, "submitted", submit)
     assert (await inner.post(text_of(event()))).status == 503
 
 
@@ -452,8 +451,8 @@ def test_an_event_that_cannot_be_stored_does_not_take_its_neighbours_along(
 
 
 async def test_the_event_is_answered_only_after_its_commit(inner: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    future: Future[Outcome] = Future()
-    monkeypatch.setattr(asgi, "submit", lambda *_: future)
+    future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(asgi, "submitted", lambda *_: future)
 
     answer = asyncio.ensure_future(inner.post(text_of(event())))
     for _ in range(20):
