@@ -20,6 +20,8 @@ from apps.sagas.events import EventKind, SagaEvent
 
 #: The flow of events that name none and that nobody declared.
 UNDECLARED = "undeclared"
+#: What is said of a message that nobody heard: it ends nothing, whatever its type would end.
+_UNHEARD = frozenset({EventKind.MESSAGE_DEAD_LETTERED, EventKind.MESSAGE_RETRIED})
 
 
 class StepMeaning(NamedTuple):
@@ -214,7 +216,7 @@ class Interpreter:
             rule = None if named is not None and event.type in named.by_type else self._rule(event)
         flow = flow or (rule.flow if rule else None) or self._default_flow
         declared = self.definitions.of(flow, event.flow_version)
-        ends = declared is not None and event.type in declared.ends_on
+        ends = declared is not None and event.type in declared.ends_on and event.kind not in _UNHEARD
         meanings = declared.by_type.get(event.type, ()) if declared is not None else ()
         if event.kind is None and event.step is None and meanings:
             kind = _KINDS[meanings[0].kind]
