@@ -17,6 +17,7 @@ _ENTRIES = (
     ("overview", "Overview", ()),
     ("instances", "Instances", ("correlation",)),
     ("flows", "Flows", ("flow", "flow_new")),
+    ("findings", "Findings", ("owed",)),
     ("incidents", "Incidents", ("incident",)),
     ("sources", "Sources", ("source", "rejected")),
     ("settings", "Settings", ()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, register_converter
 
-from apps.web.views import account, alerting, correlation, flows, incidents, instances, overview, settings, sources
+from apps.web.views import account, alerting, correlation, findings, flows, incidents, instances, overview, settings, sources
 
 
 class AnyText:
@@ -37,6 +37,8 @@ urlpatterns = [
     path("flows", flows.show_all, name="flows"),
     path("new-flow", flows.new, name="flow_new"),
     path("flows/<any:name>", flows.show, name="flow"),
+    path("findings", findings.show_all, name="findings"),
+    path("findings/owed", findings.owed, name="owed"),
     path("incidents", incidents.show_all, name="incidents"),
     path("incidents/<int:number>", incidents.show, name="incident"),
     path("sources", sources.show_all, name="sources"),

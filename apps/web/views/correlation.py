@@ -20,9 +20,10 @@ from django.views.decorators.http import require_safe
 
 from apps.lib import micros
 from apps.lib.micros import DAY, SECOND, Micros
-from apps.sagas import queries
+from apps.sagas import finding_queries, queries
 from apps.sagas.correlation_json import correlation_json
 from apps.sagas.correlation_view import find_correlation
+from apps.sagas.locking import shard_of
 from apps.sagas.shapes import CorrelationView, InstanceView
 from apps.sagas.story import is_stuck, sum_up, tell, worst_first
 from apps.sagas.timeline import Timeline, build
@@ -31,6 +32,7 @@ from apps.web import json_text
 from apps.web.access import project_view
 from apps.web.correlation_address import TABS, Address, read_address
 from apps.web.events_shown import event_page, inspect, latest_events
+from apps.web.findings_shown import lines
 
 _LATEST = 4
 #: How much a press on + or - changes, and how far the window moves.
@@ -70,6 +72,8 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
         timeline = build(view, now, address.options, watermarks=marks, usual=_usual(view, now))
         context |= {"timeline": timeline, "latest": latest_events(view, address, _LATEST)}
         context |= _timeline_links(timeline, address)
+    elif address.tab == "findings":
+        context["rows"] = lines(finding_queries.findings_of(*_key(view)))
     elif address.tab == "events":
         context |= event_page(view, address)
     else:
@@ -80,6 +84,10 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
 
 def _document(answer: Mapping[str, Any]) -> str:
     return json.dumps(answer, ensure_ascii=False, indent=2)
+
+
+def _key(view: CorrelationView) -> tuple[int, str]:
+    return shard_of(view.project_id, view.correlation_id), view.correlation_uuid
 
 
 def _asked_block(timeline: Timeline) -> Any:
@@ -133,6 +141,7 @@ def _heading(view: CorrelationView, now: Micros, marks: Mapping[int, Micros]) ->
         "story": tell(view, now, watermarks=marks),
         "sums": sum_up(view, now),
         "attributes": _attributes(view),
+        "finding_count": finding_queries.count_open_of(*_key(view)),
         "dead_letters": sum(one.instance.dead_letter_count for one in view.instances),
         "annotations": sorted({visible(note, 60) for one in view.instances for note in one.instance.annotations}),
     }
