@@ -53,20 +53,16 @@ def entry_of(raw: Any, received_at: Micros) -> Entry:
     """One entry of a history. Raises Unattached that says what is wrong with it."""
     number, at, flags = identified(raw, received_at, time_key="eventTime")
     kind = raw.get("eventType")
-    attributes_key = next((key for key in raw if key.endswith("EventAttributes")), None)
-    if isinstance(kind, int) and not isinstance(kind, bool):
-        kind = None
+    name, body = "", None
     if isinstance(kind, str) and kind:
         name = clean(values.enum_name(kind))
-    elif attributes_key is not None:
-        name = attributes_key[0].upper() + attributes_key.removesuffix("EventAttributes")[1:]
-    else:
-        raise Unattached("missing_type", "has no eventType")
-    body = raw.get(name[:1].lower() + name[1:] + "EventAttributes")
-    if body is None and attributes_key is not None:
-        body = raw[attributes_key]
+        body = raw.get(values.attributes_key(name))
     if body is None:
-        body = {}
+        key = next((key for key in raw if key.endswith("EventAttributes")), None)
+        if key is None and not name:
+            raise Unattached("missing_type", "has no eventType")
+        name = name or f"{key[:1].upper()}{key[1:].removesuffix('EventAttributes')}" if key else name
+        body = raw[key] if key is not None and raw[key] is not None else {}
     if not isinstance(body, dict):
         raise Unattached("wrong_type", "has attributes that are not an object")
     return Entry(number, name, name, at, body, body, flags)

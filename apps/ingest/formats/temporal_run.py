@@ -229,6 +229,8 @@ class Run:
             return ""
         if isinstance(number, str):
             return self._prefixes[-1][1] + number
+        if len(self._prefixes) == 1:
+            return f"{self._prefixes[0][1]}{number}"
         return next(prefix for first, prefix in reversed(self._prefixes) if first <= number) + str(number)
 
     # --- what its entries become ---------------------------------------------------------------------------------
@@ -253,6 +255,7 @@ class Run:
         data_flags: tuple[str, ...] = ()
         if entry.shown and not suffix:
             data, data_flags = values.data_text(values.readable(entry.shown))
+        all_flags = (*entry.flags, *flags, *data_flags, *self._flags)
         numbers = [number for cause in causes if (number := values.number_of(cause)) is not None and number > 0]
         fields.setdefault("flow", self.flow)
         fields.setdefault("run", self.chain)
@@ -268,7 +271,7 @@ class Run:
                 sequence=_sequence(entry) if name is None else "",
                 causation_ids=tuple(self.id_of(number) for number in dict.fromkeys(numbers)),
                 kind=kind,
-                flags=tuple(sorted({*entry.flags, *flags, *data_flags, *self._flags})),
+                flags=tuple(sorted({*all_flags})) if all_flags else (),
                 data=data,
                 data_content_type="application/json" if data is not None else None,
                 **fields,

@@ -16,20 +16,17 @@ from typing import Any
 
 import msgspec
 
-from apps.ingest import redaction
-from apps.ingest.formats.engine_entries import clean
+from apps.ingest.formats.engine_entries import clean, payload_text
 from apps.ingest.formats.event_time import parse_usual_time
-from apps.ingest.strict_json import TRUNCATED, Limits, Refused, bound
+from apps.ingest.strict_json import TRUNCATED
 from apps.sagas.events import SECOND, Micros
 
 #: Payloads deeper than this are not shown.
 DEPTH = 40
 ERROR_CHARACTERS = 1_000
 NAME_CHARACTERS = 256
-#: How much of one entry is kept, in bytes of JSON, and of one text in it (a stack trace, say).
+#: How much of one entry is kept, in bytes of JSON.
 DATA_BYTES = 256 * 1024
-_DATA = Limits(string_bytes=16 * 1024)
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
@@ -61,6 +58,12 @@ def enum_name(value: str, prefix: str = "EVENT_TYPE_") -> str:
         return value[:NAME_CHARACTERS]
     words = value.removeprefix(prefix).split("_")
     return "".join(word.capitalize() for word in words)[:NAME_CHARACTERS]
+
+
+@lru_cache(maxsize=4096)
+def attributes_key(kind: str) -> str:
+    """Under which key an entry of this kind holds its attributes: `timerFiredEventAttributes`."""
+    return f"{kind[:1].lower()}{kind[1:]}EventAttributes"
 
 
 def time_of(value: Any) -> tuple[Micros, str]:
@@ -155,24 +158,10 @@ def readable(value: Any, depth: int = 0) -> Any:
 
 def data_text(value: Any) -> tuple[str | None, tuple[str, ...]]:
     """A decoded entry as JSON text, redacted and bounded, and the flags of what had to be left out."""
-    try:
-        bounded, flags = bound(redaction.redact(value), _DATA)
-        encoded = _encode(bounded)
-    except Refused as refused:
-        return data_text(_cleaned(value)) if refused.code == "nul_character" else (None, (TRUNCATED,))
-    except UnicodeEncodeError:
-        return data_text(_cleaned(value))
-    except RecursionError:
+    text, was_cut = payload_text(value)
+    if text is not None and len(text) > DATA_BYTES and len(text.encode()) > DATA_BYTES:
         return None, (TRUNCATED,)
-    return (encoded.decode(), flags) if len(encoded) <= DATA_BYTES else (None, (TRUNCATED,))
-
-
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, dict):
-        return {clean(str(key)): _cleaned(child) for key, child in value.items()}
-    return [_cleaned(child) for child in value] if isinstance(value, list) else value
+    return text, (TRUNCATED,) if was_cut else ()
 
 
 def _unbase64(text: Any) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apps.ingest.formats.histories import HistoryOptions
@@ -13,6 +14,7 @@ from tests.ingest.formats.workflow_histories import RECEIVED_AT
 
 RUN = "0195c0de-0000-7000-8000-000000000001"
 NEXT_RUN = "0195c0de-0000-7000-8000-000000000002"
+BEGIN = datetime(2026, 11, 19, 13, tzinfo=UTC)
 
 
 class History:
@@ -30,12 +32,12 @@ class History:
         number = len(self.events) + 1
         words = kind.lower().split("_")
         key = words[0] + "".join(word.capitalize() for word in words[1:]) + "EventAttributes"
-        minutes, seconds = divmod(self._at, 60)
+        at = BEGIN + timedelta(seconds=self._at)
         self._at += 1
         self.events.append(
             {
                 "eventId": str(number),
-                "eventTime": f"2026-11-19T13:{minutes:02}:{seconds:02}.000000001Z",
+                "eventTime": f"{at:%Y-%m-%dT%H:%M:%S}.000000001Z",
                 "eventType": f"EVENT_TYPE_{kind}",
                 key: attributes,
             }

@@ -113,7 +113,6 @@ def test_a_long_history_comes_page_by_page(frontend: Frontend, reader: Reader) -
     history = History()
     while len(history.events) < 1_700:
         history.activity("charge-payment")
-        history._at %= 3_000
     frontend.add(running(history))
 
     assert reader.round() == (len(history.events), 0, 0)
