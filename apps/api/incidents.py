@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
@@ -15,8 +15,9 @@ from apps.alerts import queries as alert_queries
 from apps.alerts.shapes import incident_json
 from apps.api import shapes
 from apps.api.access import OPERATE, READ, caller_of
+from apps.api.bodies import read_body
 from apps.api.parameters import Cursor, Limit, only
-from apps.api.problems import ProblemError, body_limit, not_found
+from apps.api.problems import ProblemError, not_found
 from apps.api.schemas import IncidentOut, Paged, errors
 from apps.lib import micros
 from apps.lib.micros import Micros
@@ -26,9 +27,6 @@ router = Router(tags=["Incidents"])
 
 MAX_SNOOZE: Micros = 365 * micros.DAY
 _MOST = 2**31 - 1
-
-
-T = TypeVar("T")
 
 
 class Snooze(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,7 +82,7 @@ def snooze(request: HttpRequest, number: str) -> HttpResponse:
     """Quiet until a time (`until`) or for a while (`duration`), or until it gets worse."""
     only(request)
     caller = caller_of(request)
-    body = _body(request, Snooze)
+    body = read_body(request, Snooze)
     now = micros.now()
     until = _until(body, now)
     incident = incidents.snooze(caller.project_id, _number(number), until=until, by=caller.name, now=now)
@@ -96,7 +94,7 @@ def resolve(request: HttpRequest, number: str) -> HttpResponse:
     """Declare it done, with a note if you like. Doing it again changes nothing."""
     only(request)
     caller = caller_of(request)
-    body = _body(request, Resolution) if request.body else Resolution()
+    body = read_body(request, Resolution) if request.body else Resolution()
     incident = incidents.resolve(
         caller.project_id, _number(number), by=caller.name, now=micros.now(), note=_readable(body.note)
     )
@@ -131,17 +129,3 @@ def _readable(note: str) -> str:
     if "\0" in note:
         raise ProblemError(422, "note: must not hold NUL characters")
     return note
-
-
-def _body(request: HttpRequest, kind: type[T]) -> T:
-    """The JSON body. Raises ProblemError."""
-    if request.content_type != "application/json":
-        raise ProblemError(415, "Send the body as application/json.", headers={"Accept": "application/json"})
-    if len(request.body) > body_limit():
-        raise ProblemError(413)
-    try:
-        return msgspec.json.decode(request.body, type=kind)
-    except msgspec.ValidationError as error:
-        raise ProblemError(422, f"body: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ProblemError(400, "The body is not JSON.") from None

@@ -12,6 +12,7 @@ from django.conf import settings
 from ninja import NinjaAPI
 from ninja.openapi.schema import OpenAPISchema
 
+from apps.api.ingest_openapi import describe_pushes
 from apps.api.problems import MEDIA_TYPE
 from apps.api.schemas import IngestCounts, Problem
 from apps.dlq.planning import SCOPES
@@ -69,7 +70,9 @@ class OpenAPIDocument(OpenAPISchema):
         _describe_incidents(paths, f"{root}/incidents/{{number}}")
         _describe_export(paths, root)
         _describe_contracts(paths, root)
+        paths[f"{root}/dead-letters/redrive"]["post"]["requestBody"] = _redrive_order()
         paths[f"{root}/events"] = {"post": _ingest()}
+        describe_pushes(paths, root)
 
 
 def _tidy(operation: dict[str, Any]) -> None:
@@ -137,7 +140,7 @@ def _describe_incidents(paths: dict[str, Any], root: str) -> None:
     }
 
 
-def _describe_export(paths: dict[str, Any], root: str) -> None:
+def _redrive_order() -> dict[str, Any]:
     ids = {"type": "array", "items": {"type": "integer", "minimum": 1}, "maxItems": 10_000}
     group = {
         "type": "object",
@@ -167,13 +170,12 @@ def _describe_export(paths: dict[str, Any], root: str) -> None:
     return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
+def _describe_export(paths: dict[str, Any], root: str) -> None:
     for ending, kind in (("csv", "text/csv"), ("ndjson", "application/x-ndjson")):
         content = {kind: {"schema": {"type": "string"}}}
         paths[f"{root}/export.{ending}"]["get"]["responses"]["200"]["content"] = content
 
 
-def _ingest() -> dict[str, Any]:
-    limits = Limits(items=settings.INGEST_MAX_ITEMS, item_bytes=settings.INGEST_MAX_EVENT_BYTES)
 def _describe_contracts(paths: dict[str, Any], root: str) -> None:
     schema = {"application/json": {"schema": {"type": ["object", "boolean"], "description": "A JSON Schema."}}}
     paths[f"{root}/schemas/{{event_type}}/{{version}}"]["put"]["requestBody"] = {"required": True, "content": schema}
@@ -196,6 +198,8 @@ def _describe_contracts(paths: dict[str, Any], root: str) -> None:
     judged["responses"]["200"]["content"]["application/xml"] = {"schema": {"type": "string"}}
 
 
+def _ingest() -> dict[str, Any]:
+    limits = Limits(items=settings.INGEST_MAX_ITEMS, item_bytes=settings.INGEST_MAX_EVENT_BYTES)
     published = {
         "body_bytes": settings.INGEST_MAX_BODY_BYTES,
         "items": limits.items,

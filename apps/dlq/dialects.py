@@ -40,11 +40,12 @@ class Death:
 
 def death_of(message: ParkedMessage) -> Death:
     """What the message says about its death; an empty Death when it says nothing."""
+    plain = _plain_names(message.headers)
     for dialect in _DIALECTS:
         found = dialect(message.headers)
         if found is not None:
-            return found
-    return _aws(message) or _plain_names(message.headers)
+            return found if found.count is not None else replace(found, count=plain.count)
+    return _aws(message) or plain
 
 
 def _text(headers: Mapping[str, Any], name: str) -> str:

@@ -349,9 +349,4 @@ def selection_of(scope: str, letter_ids: Collection[int] = (), group: tuple[str,
     return Selection(scope, tuple(sorted(set(letter_ids))), group)
 
 
-def letters_of(redrive: Redrive, limit: int) -> list[RedriveItem]:
-    """What became of each letter, in order."""
-    return list(redrive.items.select_related("letter").order_by("position")[:limit])
-
-
 __all__ = ["DeadLetter", "RedriveError", "SelectionError", "cancel", "order", "run_open", "selection_of"]

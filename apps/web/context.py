@@ -8,6 +8,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.alerts.queries import count_unresolved
+from apps.dlq.queries import count_parked
 from apps.lib import micros
 from apps.projects.models import Role
 from apps.web.access import may
@@ -19,6 +20,11 @@ _ENTRIES = (
     ("flows", "Flows", ("flow", "flow_new")),
     ("findings", "Findings", ("owed",)),
     ("incidents", "Incidents", ("incident",)),
+    (
+        "dead_letters",
+        "Dead letters",
+        ("dead_letter_queue", "dead_letter_queue_new", "redrives", "redrive"),
+    ),
     ("sources", "Sources", ("source", "rejected")),
     ("settings", "Settings", ()),
 )
@@ -51,10 +57,17 @@ def _navigation(request: HttpRequest, project_id: int) -> list[dict[str, Any]]:
             "url": reverse(f"web:{name}"),
             "name": name,
             "label": label,
-            "count": count_unresolved(project_id) if name == "incidents" else 0,
-            "counted": "unresolved",
-            "tone": "bad",
+            **_count(name, project_id),
             "is_current": here == name or here in below or (name == "settings" and here.startswith("settings")),
         }
         for name, label, below in _ENTRIES
     ]
+
+
+def _count(name: str, project_id: int) -> dict[str, Any]:
+    """The number beside an entry, what it counts, and how bad that is."""
+    if name == "incidents":
+        return {"count": count_unresolved(project_id), "counted": "unresolved", "tone": "bad"}
+    if name == "dead_letters":
+        return {"count": count_parked(project_id), "counted": "messages", "tone": "late"}
+    return {"count": 0}

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from apps.sagas.timeline import Options
 
-TABS = ("timeline", "events", "findings", "json")
+TABS = ("timeline", "events", "findings", "letters", "json")
 _NUMBER = re.compile(r"-?\d{1,18}")
 _KEPT = ("tab", "from", "to", "fold", "open", "shut", "event", "source", "cursor", "end", "rows")
 

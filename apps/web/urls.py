@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from django.urls import path, register_converter
 
-from apps.web.views import account, alerting, correlation, findings, flows, incidents, instances, overview, settings, sources
+from apps.web.views import (
+    account,
+    alerting,
+    correlation,
+    dead_letter_queues,
+    dead_letters,
+    findings,
+    flows,
+    incidents,
+    instances,
+    overview,
+    settings,
+    sources,
+)
 
 
 class AnyText:
@@ -41,6 +54,11 @@ urlpatterns = [
     path("findings/owed", findings.owed, name="owed"),
     path("incidents", incidents.show_all, name="incidents"),
     path("incidents/<int:number>", incidents.show, name="incident"),
+    path("dead-letters", dead_letters.show_all, name="dead_letters"),
+    path("dead-letters/new", dead_letter_queues.new, name="dead_letter_queue_new"),
+    path("dead-letters/queues/<int:queue_id>", dead_letter_queues.edit, name="dead_letter_queue"),
+    path("dead-letters/redrives", dead_letters.redrives, name="redrives"),
+    path("dead-letters/redrives/<int:number>", dead_letters.redrive, name="redrive"),
     path("sources", sources.show_all, name="sources"),
     path("sources/<int:source_id>/rejected", sources.rejected, name="rejected"),
     path("settings", settings.project, name="settings"),

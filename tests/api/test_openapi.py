@@ -70,7 +70,8 @@ def test_every_error_is_described_as_a_problem(document: dict[str, Any]) -> None
             assert "404" in statuses or "put" in document["paths"][path], path
         for status, response in operation["responses"].items():
             assert response["description"]
-            if int(status) >= 400 and not (path.endswith("/events") and "post" in document["paths"][path]):
+            # The door counts items in a 422 too; OpenTelemetry has errors of its own.
+            if int(status) >= 400 and operation.get("tags") != ["Ingest"]:
                 assert list(response["content"]) == ["application/problem+json"]
 
 
@@ -91,6 +92,8 @@ def test_sending_events_is_described_with_its_limits(document: dict[str, Any], s
     [
         (method, path)
         for method, path, _ in ROUTES
+        # Streams have no schema; one incident is compared below, dead letters in their own file.
+        if method == "get" and not path.startswith(("/export", "/incidents/", "/dead-letter"))
     ],
 )
 def test_answers_are_as_described(
@@ -99,9 +102,9 @@ def test_answers_are_as_described(
     store(*rollback("o-1"), event("o-1", 30, None, flow=None, type="com.acme.Bare"))
     Reprojection.objects.create(project=project, reason="x", revision=1)
     operator("put", "/flows/order", "flow: order\nsteps: [{name: pay, deadline: 30s}]", kind="application/yaml")
+    operator("put", "/schemas/com.acme.Happened/1", "{}")
     response = operator(method, address(path))
     assert response.status_code == 200
-    operator("put", "/schemas/com.acme.Happened/1", "{}")
     check(document, "/api/v1" + described(path), method, response.json())
     assert response.json().get("items", True) or path in {"/incidents", "/rejected-events", "/findings", "/owed"}
 

@@ -85,9 +85,8 @@ def _reasons(stand: _Stand, limits: _Limits, now: Micros) -> list[str]:
     if limits.growth is not None and stand.growth is not None and stand.growth >= limits.growth:
         reasons.append(f"{stand.growth:.3g} more a minute, limit {limits.growth:.3g}")
     if limits.age_us is not None and stand.oldest_at is not None and now - stand.oldest_at >= limits.age_us:
-        reasons.append(
-            f"the oldest has been there for {_span(now - stand.oldest_at)}, limit {micros.format_duration(limits.age_us)}"
-        )
+        age, limit = _span(now - stand.oldest_at), micros.format_duration(limits.age_us)
+        reasons.append(f"the oldest has been there for {age}, limit {limit}")
     return reasons if stand.depth else []
 
 
@@ -123,18 +122,17 @@ def _of_part(queue: DeadLetterQueue, rule: Rule, now: Micros, also: str) -> _Sta
 
 
 def _cause(queue: DeadLetterQueue, stand: _Stand, reasons: list[str], since: Micros) -> Cause:
-    letters = DeadLetter.objects.filter(queue=queue, status=LetterStatus.PARKED).order_by("died_at", "pk")
-    sample = letters.exclude(correlation_id=None).values_list("correlation_id", flat=True)
-    first = letters.first()
+    letters = DeadLetter.objects.filter(queue=queue, status=LetterStatus.PARKED)
+    sample = letters.exclude(correlation_id=None).order_by("died_at", "pk").values_list("correlation_id", flat=True)
+    names = ("flow", "step", "service", "error_fingerprint")
+    common = {name: set(letters.order_by().values_list(name, flat=True).distinct()[:2]) for name in names}
     return Cause(
         key=("queue", str(queue.pk)),
         title=f"{shown(queue.name)} holds {counted(stand.depth, 'dead letter')}",
         reason=" · ".join(reasons),
         count=stand.depth,
         since=since,
-        flow=first.flow if first is not None else "",
-        step=first.step if first is not None else "",
-        service=first.service if first is not None else "",
-        error_fingerprint=first.error_fingerprint if first is not None else "",
-        sample=list(dict.fromkeys(sample[: 4 * SAMPLE_SIZE]))[:SAMPLE_SIZE],
+        sample=list(dict.fromkeys(one for one in sample[: 4 * SAMPLE_SIZE] if one))[:SAMPLE_SIZE],
+        # Only what all of its letters have in common.
+        **{name: values.pop() if len(values) == 1 else "" for name, values in common.items()},
     )

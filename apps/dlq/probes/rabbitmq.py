@@ -23,6 +23,8 @@ from apps.dlq.options import Option, Settings
 from apps.dlq.probes.reading import PATIENCE, BrokerError, Found, MissingClientError, Reading
 
 logger = logging.getLogger(__name__)
+# The client tells of every connection that it opens and closes; what matters reaches us as an exception.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 EXTRA = "rabbitmq"
 _YES = (("no", "no"), ("yes", "yes"))

@@ -18,6 +18,7 @@ from django.templatetags.static import static
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
+from apps.dlq.queries import count_of_saga
 from apps.lib import micros
 from apps.lib.micros import DAY, SECOND, Micros
 from apps.sagas import finding_queries, queries
@@ -33,6 +34,7 @@ from apps.web.access import project_view
 from apps.web.correlation_address import TABS, Address, read_address
 from apps.web.events_shown import event_page, inspect, latest_events
 from apps.web.findings_shown import lines
+from apps.web.letters_shown import letters_of_saga
 
 _LATEST = 4
 #: How much a press on + or - changes, and how far the window moves.
@@ -68,6 +70,7 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
         context |= _timeline_links(timeline, address) | {"block": _asked_block(timeline)}
         return render(request, "web/_correlation_block.html", context)
     context |= _heading(view, now, marks) | inspect(view, address) | _links(address)
+    context["letter_count"] = count_of_saga(project_id, correlation_id)
     if address.tab == "timeline":
         timeline = build(view, now, address.options, watermarks=marks, usual=_usual(view, now))
         context |= {"timeline": timeline, "latest": latest_events(view, address, _LATEST)}
@@ -76,6 +79,8 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
         context["rows"] = lines(finding_queries.findings_of(*_key(view)))
     elif address.tab == "events":
         context |= event_page(view, address)
+    elif address.tab == "letters":
+        context["letters"] = letters_of_saga(project_id, correlation_id)
     else:
         context["document"] = json_text.pieces(_document(correlation_json(view, watermarks)))
     template = "web/_correlation.html" if request.htmx else "web/correlation.html"  # type: ignore[attr-defined]

@@ -216,7 +216,9 @@ def _delivery_lines(delivery: Delivery) -> list[LogLine]:
 
 
 def _instances_url(incident: Incident) -> str:
-    """The instances behind it, as far as a query can say."""
+    """The instances behind it, as far as a query can say; of dead letters their page."""
+    if incident.rule is not None and incident.rule.condition == "dead_letters":
+        return reverse("web:dead_letters")
     terms = []
     if incident.rule is not None and incident.rule.condition == "compensation_owed":
         terms.append("is:owed")
