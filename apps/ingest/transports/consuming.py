@@ -221,7 +221,8 @@ def read_batch(messages: Sequence[BrokerMessage], reading: Reading, received_at:
     whole = Decoded([], [], [])
     for position, message in enumerate(messages):
         try:
-            decoded = read(message, reading, received_at, limits)
+            # A microsecond each, so that messages without any time keep the order in which they came.
+            decoded = read(message, reading, received_at + position, limits)
         except Exception:
             # Whatever one message does to us, it must not come again and again.
             logger.exception("a message could not be read: %s/%s", message.destination, message.place)
