@@ -12,7 +12,7 @@ import msgspec
 from django.http import HttpResponse
 
 from apps.lib import micros
-from apps.sagas.correlation_json import time
+from apps.sagas.correlation_json import time as time  # for the routes
 from apps.sagas.events import SagaEvent
 from apps.sagas.interpretation import Meaning
 from apps.sagas.latency import FlowSummary, Quantiles, StepLatency

@@ -1,4 +1,7 @@
-"""What a new installation needs once: its signing key, the project `default` and somebody who can sign in."""
+"""What a new installation needs once: its signing key, the project `default` and somebody who can sign in.
+
+And, where the example sagas are told, somebody who is told of the stuck ones.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
+from apps.alerts.receivers.stored import save_receiver
 from apps.projects.models import Membership, Project, Role
 
 ADMIN = "admin"
@@ -57,6 +62,12 @@ def kept_login(file: Path) -> Login | None:
         return None
     admin = get_user_model().objects.filter(username=words[0], is_active=True).first()
     return Login(*words) if admin is not None and admin.check_password(words[1]) else None
+
+
+def example_receiver(project: Project) -> None:
+    """Tell an invented person of incidents where nobody is told and mail only goes to the log."""
+    if settings.EMAIL_BACKEND.endswith(".logged_mail.EmailBackend") and not project.receivers.exists():
+        save_receiver(project.pk, name="Example: on call", kind="email", settings={"to": "on-call@example.com"})
 
 
 def keep_secret_key(data: Path, key: str) -> None:

@@ -35,11 +35,16 @@ def span(name: str) -> AbstractContextManager[object]:
     return tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False)
 
 
+#: What every record has. The rest is what a line says in `extra`.
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line, with the current trace and span id when there is a trace."""
+    """One JSON object per line: what it says, its `extra` values, and the trace and span id when there is a trace."""
 
     def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, object] = {
+        entry: dict[str, object] = {name: value for name, value in vars(record).items() if name not in _USUAL}
+        entry |= {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,

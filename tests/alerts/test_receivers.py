@@ -145,6 +145,18 @@ def test_mail_goes_through_whatever_backend_is_configured(world: World) -> None:
     assert mail.outbox[0].to == ["ops@shop.test"]
 
 
+def test_without_a_mail_server_a_mail_is_one_line_in_the_log(world: World, settings: Any, caplog: Any) -> None:
+    settings.EMAIL_BACKEND = "apps.alerts.receivers.logged_mail.EmailBackend"
+    world.receiver("people", "email", to="ops@shop.test, second@shop.test")
+    world.start("a")
+    world.sweep(31)
+    deliver_due(at(32))
+    (line,) = [record.getMessage() for record in caplog.records if record.name.endswith("logged_mail")]
+    assert "\n" not in line
+    assert "mail to ops@shop.test, second@shop.test: [Sagascope critical] 1 order" in line
+    assert line.endswith("/incidents/1?project=shop")
+
+
 @pytest.mark.parametrize(
     "to", ["", "nobody", "a@b.test\r\nBcc: eve@evil.test", ", ".join(f"a{number}@b.test" for number in range(21))]
 )

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.auth import authenticate, get_user_model
 
-from apps.config.first_start import Login, default_project, first_admin, keep_secret_key, kept_login
+from apps.config.first_start import (
+    Login,
+    default_project,
+    example_receiver,
+    first_admin,
+    keep_secret_key,
+    kept_login,
+)
 from apps.projects.models import Membership, Role
 
 pytestmark = pytest.mark.django_db
@@ -57,3 +65,20 @@ def test_the_secret_key_is_written_once_and_privately(tmp_path: Path, monkeypatc
 
     assert (tmp_path / "secret_key").read_text() == "the first"
     assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
+
+
+LOGGED = "apps.alerts.receivers.logged_mail.EmailBackend"
+
+
+def test_the_examples_tell_somebody_whose_mail_goes_to_the_log_only(settings: Any) -> None:
+    project = default_project()
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    example_receiver(project)
+    assert not project.receivers.exists()
+
+    settings.EMAIL_BACKEND = LOGGED
+    example_receiver(project)
+    example_receiver(project)
+    assert [(receiver.kind, receiver.summary) for receiver in project.receivers.all()] == [
+        ("email", "mail to on-call@example.com")
+    ]

@@ -1,4 +1,4 @@
-"""E-mail: one message with text and HTML to a few addresses, by Django's e-mail settings (SMTP or console)."""
+"""E-mail: one message with text and HTML to a few addresses, by Django's e-mail settings (SMTP, else `logged_mail`)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from apps.alerts.receivers.outcome import DeliveryError, Field, Sent, SettingsEr
 
 MAX_ADDRESSES = 20
 MAX_SUBJECT = 180
+_NO_SERVER = "; EMAIL_HOST is not set, so mail is only written to the worker's log"
 
 
 class EmailReceiver:
@@ -25,7 +26,13 @@ class EmailReceiver:
     code = "email"
     label = "E-mail"
     fields: tuple[Field, ...] = (
-        Field("to", "Addresses", f"up to {MAX_ADDRESSES}, separated by commas or line breaks", is_long=True),
+        Field(
+            "to",
+            "Addresses",
+            f"up to {MAX_ADDRESSES}, separated by commas or line breaks"
+            + (_NO_SERVER if project_settings.EMAIL_BACKEND.endswith(".logged_mail.EmailBackend") else ""),
+            is_long=True,
+        ),
     )
 
     def check(self, settings: Mapping[str, str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from apps.config.first_start import default_project, first_admin, keep_secret_key, kept_login
+from apps.config.first_start import default_project, example_receiver, first_admin, keep_secret_key, kept_login
 from apps.config.supervision import POLL_SECONDS, Child, Supervisor, say
 from apps.lib import embedded
 from apps.projects.models import Project, Scope, Token
@@ -55,6 +55,8 @@ class Command(BaseCommand):
                 call_command("migrate", interactive=False, verbosity=0)
                 project = default_project()
                 login = _login(project, settings.SAGASCOPE_DATA / "login.txt")
+                if options["simulate"] and not project.sources.filter(name=SIMULATOR).exists():
+                    example_receiver(project)
                 token = _simulator_token(project) if options["simulate"] else ""
                 # Children make their own connections; ours would only stand idle.
                 connections.close_all()
