@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-from google.protobuf.json_format import ParseDict
-from temporalio.api.history.v1 import History
-from temporalio.api.workflow.v1 import PendingActivityInfo
-from temporalio.api.workflowservice.v1 import request_response_pb2 as messages
-from temporalio.api.workflowservice.v1 import service_pb2_grpc
+
+grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+pytest.importorskip("temporalio", reason="the extra `temporal` is not installed")
+
+from google.protobuf.json_format import ParseDict  # noqa: E402
+from temporalio.api.history.v1 import History  # noqa: E402
+from temporalio.api.workflow.v1 import PendingActivityInfo  # noqa: E402
+from temporalio.api.workflowservice.v1 import request_response_pb2 as messages  # noqa: E402
+from temporalio.api.workflowservice.v1 import service_pb2_grpc  # noqa: E402
 
 RUNNING, COMPLETED, FAILED = 1, 2, 3
 

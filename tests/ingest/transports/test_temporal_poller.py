@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import grpc
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -19,7 +18,7 @@ from apps.projects.models import Project, Source, SourceKind
 from apps.sagas.correlation_view import find_correlation
 from apps.sagas.shapes import InstanceView
 from tests.ingest.formats.temporal_history import RUN, History
-from tests.ingest.transports.temporal_server import COMPLETED, FAILED, Frontend, Workflow, serving
+from tests.ingest.transports.temporal_server import COMPLETED, FAILED, Frontend, Workflow, grpc, serving
 
 
 @pytest.fixture(scope="module")
