@@ -12,7 +12,7 @@ import msgspec
 from django.http import HttpResponse
 
 from apps.lib import micros
-from apps.sagas.correlation_json import time as time  # for the routes
+from apps.sagas import correlation_json
 from apps.sagas.events import SagaEvent
 from apps.sagas.interpretation import Meaning
 from apps.sagas.latency import FlowSummary, Quantiles, StepLatency
@@ -20,6 +20,7 @@ from apps.sagas.models import Reprojection
 from apps.sagas.queries import SourceSummary
 
 _encode = msgspec.json.Encoder().encode
+time = correlation_json.time
 
 
 def answer(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:

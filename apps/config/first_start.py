@@ -14,6 +14,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
+from apps.alerts.models import Receiver
 from apps.alerts.receivers.stored import save_receiver
 from apps.projects.models import Membership, Project, Role
 
@@ -66,7 +67,10 @@ def kept_login(file: Path) -> Login | None:
 
 def example_receiver(project: Project) -> None:
     """Tell an invented person of incidents where nobody is told and mail only goes to the log."""
-    if settings.EMAIL_BACKEND.endswith(".logged_mail.EmailBackend") and not project.receivers.exists():
+    if (
+        settings.EMAIL_BACKEND.endswith(".logged_mail.EmailBackend")
+        and not Receiver.objects.filter(project=project).exists()
+    ):
         save_receiver(project.pk, name="Example: on call", kind="email", settings={"to": "on-call@example.com"})
 
 
