@@ -130,7 +130,7 @@ def _families() -> Iterator[str]:
         "sagascope_source_lag",
         "gauge",
         "Messages that a consumer or poller has not read yet.",
-        ((_labels(project=project, source=source), lag) for project, source, lag in lags.order_by("id")),
+        ((_labels(project=project, source=source), lag or 0) for project, source, lag in lags.order_by("id")),
     )
     incidents = Incident.objects.filter(resolved_at__isnull=True).values_list("project__slug", "severity")
     yield _family(

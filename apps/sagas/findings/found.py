@@ -71,7 +71,7 @@ def proof(*events: Fact | Order | SagaEvent | EventRef | None) -> tuple[EventRef
         elif event is not None and len(event) == 4:
             refs[event[3], event[2]] = None
         elif event is not None:
-            refs[event[0], event[1]] = None  # type: ignore[index,assignment]
+            refs[event[0], event[1]] = None
     return tuple(refs)[:MOST_EVIDENCE]
 
 
