@@ -120,6 +120,12 @@ class TestEventCycle:
         court.tell(one, broke, started("charge", 3, cause=broke, attempt=numbers[1]))
         assert court.codes() == set()
 
+    def test_a_type_that_an_engine_uses_for_all_steps_is_no_cycle(self, court: Court) -> None:
+        one = started("charge", 1, type="ActivityTaskStarted")
+        end = completed("charge", 2, type="ActivityTaskCompleted", cause=one)
+        court.tell(one, end, started("ship", 3, type="ActivityTaskStarted", cause=end))
+        assert court.codes() == set()
+
     def test_a_first_message_that_names_itself_as_its_cause_is_no_cycle(self, court: Court) -> None:
         court.tell(bare("Placed", 1, id="m1", cause="m1"))
         assert court.codes() == set()

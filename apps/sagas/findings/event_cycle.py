@@ -1,7 +1,9 @@
 """Event cycle: the same event type of the same source again among its own causes. Pure.
 
-Two attempts of one step execution are no cycle: a retry follows from what it repeats. Nor is an event that names
-itself as its cause, which is how some buses mark the first message of a conversation.
+Engines send one type for all steps (`ActivityTaskScheduled`): where an event says itself which flow, run, kind or step
+it tells of, that belongs to its type. Two attempts of one step execution are no cycle: a retry follows from what it
+repeats. Nor is an event that names itself as its cause, which is how some buses mark the first message of a
+conversation.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from apps.sagas.findings.found import INCONCLUSIVE, Found, at, fingerprint_of, l
 #: How many (event, repeated type among its causes) pairs are followed before it is given up.
 MOST_PAIRS = 500_000
 
-_Key = tuple[str, str]
+_Key = tuple[str | None, ...]
 
 
 def find(facts: CorrelationFacts) -> list[Found]:
@@ -28,7 +30,7 @@ def find(facts: CorrelationFacts) -> list[Found]:
     parents = {id(event): _parents(facts, event) for event in events}
     ordered, ring = _by_cause(events, parents)
     found = [_ring(facts, ring)] if ring else []
-    counts = Counter((event.type, event.source) for event in events)
+    counts = Counter(_key(event) for event in events)
     repeated = {key for key, count in counts.items() if count > 1}
     if repeated:
         found += _repetitions(facts, ordered, parents, repeated)
@@ -83,23 +85,28 @@ def _repetitions(
     """Walk from causes to effects; each event knows the nearest ancestor of each type that occurs more than once."""
     above: dict[int, dict[_Key, SagaEvent]] = {}
     cycles: dict[_Key, list[tuple[SagaEvent, SagaEvent]]] = defaultdict(list)
-    pairs = 0
+    followed = 0
     for event in ordered:
         known: dict[_Key, SagaEvent] = {}
         for parent in parents[id(event)]:
             for key, ancestor in above.get(id(parent), {}).items():
                 if key not in known or _place(ancestor) > _place(known[key]):
                     known[key] = ancestor
-        key = (event.type, event.source)
+        key = _key(event)
         if key in repeated:
             if key in known and not _are_attempts(facts, known[key], event):
                 cycles[key].append((known[key], event))
             known[key] = event
         above[id(event)] = known
-        pairs += len(known)
-        if pairs > MOST_PAIRS:
-            return [*(_cycle(facts, cycles[key]) for key in sorted(cycles)), _given_up(facts, event)]
-    return [_cycle(facts, cycles[key]) for key in sorted(cycles)]
+        followed += len(known)
+        if followed > MOST_PAIRS:
+            return [*(_cycle(facts, pairs) for pairs in cycles.values()), _given_up(facts, event)]
+    return [_cycle(facts, pairs) for pairs in cycles.values()]
+
+
+def _key(event: SagaEvent) -> _Key:
+    """What makes two events the same again."""
+    return (event.type, event.source, event.kind, event.flow, event.run, event.step, event.step_id)
 
 
 def _place(event: SagaEvent) -> tuple:
@@ -122,7 +129,8 @@ def _cycle(facts: CorrelationFacts, pairs: list[tuple[SagaEvent, SagaEvent]]) ->
         f"{named(again.type)} of {named(again.source)} at {at(again.occurred_at)} follows from another"
         f" {named(first.type)} of the same source, at {at(first.occurred_at)}{rounds}: the flow runs in circles."
     )
-    return _about(facts, again, (again.type, again.source), told, proof(first, again))
+    about = tuple(part or "" for part in _key(again))
+    return _about(facts, again, about, told, proof(first, again))
 
 
 def _ring(facts: CorrelationFacts, ring: list[SagaEvent]) -> Found:
