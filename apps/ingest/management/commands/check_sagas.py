@@ -58,7 +58,7 @@ class Command(BaseCommand):
         checked = check(recording.events, Definitions(declared), default_flow=default_flow, ignored=ignore)
         self._tell(checked, recording.refused)
         if junit:
-            Path(junit).write_text(_report(checked, recording.refused, ignore), encoding="utf-8")
+            Path(junit).write_text(_report(checked, recording.refused, ignored=ignore), encoding="utf-8")
         if checked.open_count or recording.refused:
             sys.exit(1)
 
