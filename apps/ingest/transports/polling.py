@@ -178,6 +178,7 @@ def pace(values: Mapping[str, str], stop: threading.Event | None = None) -> Pace
 
 #: System → the module with its `KIND`; imported when asked for, since each may need a library of its own.
 POLLERS: Mapping[str, str] = {
+    "airflow": "apps.ingest.transports.airflow",
     "cadence": "apps.ingest.transports.cadence",
     "stepfunctions": "apps.ingest.transports.stepfunctions",
     "temporal": "apps.ingest.transports.temporal",
