@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apps.ingest.formats import airflow, cadence, cloudevents, conductor, stepfunctions, temporal, zeebe
+from apps.ingest.formats import airflow, cadence, cloudevents, conductor, dapr, stepfunctions, temporal, zeebe
 from apps.ingest.formats.decoding import Decoded, Decoder, Payload, Rejection, excerpt_of
 from apps.ingest.formats.histories import HistoryDecoder
 
@@ -23,6 +23,7 @@ HISTORIES: Mapping[str, HistoryDecoder] = {
     "airflow": airflow.decode,
     "cadence": cadence.decode,
     "conductor": conductor.decode,
+    "dapr": dapr.decode,
     "temporal": temporal.decode,
     "stepfunctions": stepfunctions.decode,
     "zeebe": zeebe.decode,

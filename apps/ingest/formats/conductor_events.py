@@ -59,7 +59,7 @@ _CALLED_ENDS = {
     "TIMED_OUT": EventKind.SAGA_TIMED_OUT,
     "CANCELED": EventKind.SAGA_CANCELLED,
 }
-#: Sequence within one millisecond: times of a row often coincide.
+#: Places within one millisecond: times of a row often coincide.
 _START, _SCHEDULED, _STARTED, _OUTCOME, _RETRYING, _CONTINUED, _END = "0", "1", "2", "3", "4", "5", "9"
 
 _DURATION = re.compile(
@@ -213,13 +213,18 @@ def _event(
         type=f"workflow.{word}",
         correlation_id=workflow.correlation_id,
         received_at=source.received_at,
-        sequence=place,
+        sequence=_sequence(fields["occurred_at"], place),
         kind=kind,
         flow=workflow.flow,
         flow_version=workflow.version,
         run=run_of(workflow.id, workflow.correlation_id),
         **fields,
     )
+
+
+def _sequence(at: Micros, place: str) -> str:
+    """Conductor's rows have no order but their times; within one millisecond it is that of a task's life."""
+    return f"{at // 1000:014d}.{place}"
 
 
 # --- its tasks --------------------------------------------------------------------------------------------------------
@@ -303,7 +308,7 @@ def _called_event(
         correlation_id=workflow.correlation_id,
         occurred_at=at * 1000,
         received_at=source.received_at,
-        sequence=_START if kind is EventKind.SAGA_STARTED else _END,
+        sequence=_sequence(at * 1000, _START if kind is EventKind.SAGA_STARTED else _END),
         causation_ids=(_id(task, source, "IN_PROGRESS", task.started_at or 0),),
         kind=kind,
         **about,
@@ -375,7 +380,7 @@ def _task_event(
         correlation_id=workflow.correlation_id,
         occurred_at=at * 1000,
         received_at=source.received_at,
-        sequence=place,
+        sequence=_sequence(at * 1000, place),
         causation_ids=_cause(task, source, place),
         kind=kind,
         flow=workflow.flow,

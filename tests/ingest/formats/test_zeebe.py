@@ -165,6 +165,7 @@ def test_timers_and_messages_explain_waiting_and_a_lost_job_is_tried_again(order
 def test_parallel_executions_of_a_step_and_a_called_process_keep_apart(orders: Journal) -> None:
     caller, called = orders.flow("o-4", "bulk-order"), orders.flow("o-4", "notify-customer")
     picks = [step for step in caller.steps if step.step == "pick"]
+    assert caller.instance.annotations == []
     assert [step.status for step in picks] == ["completed"] * 3
     assert len({step.step_id for step in picks}) == 3
     assert steps_of(called) == [("mail", "completed", 1)]
