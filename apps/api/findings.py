@@ -79,7 +79,7 @@ def list_owed(
 def check_events(
     request: HttpRequest,
     report: Annotated[
-        str, Field(pattern="^(json|junit)$", description="json, or junit for a JUnit report in XML.", alias="format")
+        str, Field(pattern="^(json|junit)$", description="json, or junit for a JUnit report in XML.")
     ] = "json",
     default_flow: Annotated[str, Field(max_length=1024, description="The flow of events that name none.")] = "",
 ) -> HttpResponse:
@@ -88,7 +88,7 @@ def check_events(
     A body `{"events": […], "flows": ["flow: …"]}` brings definitions of its own; of a flow that is also declared in the
     project, those of the body count.
     """
-    only(request, "format", "default_flow")
+    only(request, "report", "default_flow")
     project = Project.objects.get(pk=caller_of(request).project_id)
     payload, flows = _body(request)
     limits = Limits(items=settings.INGEST_MAX_ITEMS, item_bytes=settings.INGEST_MAX_EVENT_BYTES)
