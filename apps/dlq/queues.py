@@ -111,7 +111,7 @@ def shown_settings(queue: DeadLetterQueue) -> dict[str, str]:
     return {name: value for name, value in settings_of(queue).items() if name not in secret}
 
 
-def test_connection(system: str, settings: Mapping[str, str]) -> str:
+def try_connection(system: str, settings: Mapping[str, str]) -> str:
     """Ask the broker once; what was found, in words. Raises BrokerError."""
     reading = PROBES[system].measure(settings)
     found = f"{reading.depth:,} message{'s' if reading.depth != 1 else ''} there, by {reading.means}"

@@ -23,7 +23,7 @@ from apps.dlq.queues import (
     delete_queue,
     save_queue,
     shown_settings,
-    test_connection,
+    try_connection,
 )
 from apps.lib import micros
 from apps.lib.micros import Micros
@@ -73,7 +73,7 @@ def _form(request: HttpRequest, queue: DeadLetterQueue | None, system: str) -> H
             limits = _limits(request.POST)
             name = request.POST.get("name", "")
             if request.POST.get("action") == "test":
-                context["found"] = test_connection(system, checked_settings(system, given, queue))
+                context["found"] = try_connection(system, checked_settings(system, given, queue))
             else:
                 saved = save_queue(project.pk, name=name, system=system, given=given, limits=limits, queue=queue)
                 messages.success(request, f"{saved.name} is watched: its depth is here within seconds.")

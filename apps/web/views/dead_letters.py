@@ -187,7 +187,10 @@ def _beside(project: Project, queue: DeadLetterQueue, address: _Address, groups:
         planned = plan(queue, selection)
     except (SelectionError, UnreadableSecretError) as error:
         return {"no_plan": str(error)}
-    return {"plan": _plan(planned, address), "instead": _instead(groups, address) if planned.held and scope == "group" else []}
+    return {
+        "plan": _plan(planned, address),
+        "instead": _instead(groups, address) if planned.held and scope == "group" else [],
+    }
 
 
 def _letter(project: Project, queue: DeadLetterQueue, letter_id: int, address: _Address) -> dict[str, Any]:
