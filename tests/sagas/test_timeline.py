@@ -63,6 +63,20 @@ def test_queued_is_light_run_is_solid_and_they_meet_where_the_attempt_started() 
     assert x(run.width) == pytest.approx(10 * x(queued.width), rel=0.05)
 
 
+def test_of_steps_that_begin_at_once_the_one_that_ended_first_stands_first() -> None:
+    drawn = build(
+        correlation(
+            instance(
+                step("await-approval", attempt(start=0), status="running"),
+                step("charge-payment", attempt(start=0, end=2)),
+                step("place-order", attempt(start=0, end=0)),
+            )
+        ),
+        at(5),
+    )
+    assert [row.name for row in rows_of(drawn)] == ["place-order", "charge-payment", "await-approval"]
+
+
 def test_every_attempt_has_its_own_bar_and_its_own_error() -> None:
     row = row_named(build(ORDER, at(100)), "charge")
     assert [bar.outcome for bar in row.bars] == ["failed", ""]

@@ -19,6 +19,8 @@ _TURNED = frozenset({"compensating", "compensated", "failed", "cancelled", "time
 #: How deep instances are drawn inside one another.
 _DEEPEST = 12
 _BAD = frozenset({"failed", "timed_out"})
+#: Stands for an end that has not come: later than every moment.
+_OPEN: Micros = 2**63
 StepKey = tuple[str, str, str]
 
 
@@ -93,11 +95,12 @@ def lay_out(view: CorrelationView, *, shut: Collection[str] = ()) -> Lanes:
         if has_heads:
             rows.append(_head(instance, depth, is_shut=is_shut))
         within = depth + 1 if has_heads else depth
-        started: list[tuple[Micros, int, InstanceView | StepView]] = [
-            (child.instance.started_at, 1, child) for child in children[str(instance.instance.id)]
+        started: list[tuple[Micros, Micros, InstanceView | StepView]] = [
+            (child.instance.started_at, _OPEN + 1, child) for child in children[str(instance.instance.id)]
         ]
         if not is_shut:
-            started += [(step.first_at, 0, step) for step in instance.steps if not is_undo(step)]
+            # Of two that begin with one event, as choreographed steps do, the one that ended with it came first.
+            started += [(step.first_at, step.ended_at or _OPEN, step) for step in instance.steps if not is_undo(step)]
         for _, _, item in sorted(started, key=lambda entry: entry[:2]):
             if isinstance(item, StepView):
                 rows.append(_step_lane(instance, item, within))
