@@ -11,10 +11,10 @@ STAMP := .venv/.installed-$(shell cksum < requirements.lock | tr -s ' ' '-')
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev up test lint format bench e2e interop migrate lock browser clean
+.PHONY: help demo dev up test lint format bench e2e interop screenshots migrate lock browser clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 demo: $(STAMP) ## Start everything with live example sagas; prints a URL and a login
 	@$(BIN)/python manage.py up --port $(PORT) --simulate --backfill 1
@@ -50,6 +50,9 @@ format: $(STAMP) ## Rewrite the code in the project's style
 bench: $(STAMP) ## Measure: ingest against a bare COPY, and the other benchmarks
 	@for file in benchmarks/*.py; do \
 	    case $$file in */stage.py) ;; *) echo "== $$file"; $(BIN)/python $$file || exit 1;; esac; done
+
+screenshots: $(STAMP) browser ## Take the pictures of docs/images again, from a running demo
+	@$(BIN)/python -m tests.e2e.screenshots
 
 migrate: $(STAMP) ## Bring the database up to date
 	@$(BIN)/python manage.py servers -- migrate
