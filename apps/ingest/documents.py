@@ -5,6 +5,7 @@ Serves the HTTP routes (`apps.ingest.pushes`) and `manage.py import_history` ali
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,6 +52,10 @@ def options_of(settings: Mapping[str, Any], given: Mapping[str, str]) -> History
             raise OptionError(f"correlation_path: {error}") from None
     names = settings.get("compensation_names")
     found["compensation_names"] = names if isinstance(names, str) else COMPENSATION_NAMES
+    try:
+        re.compile(found["compensation_names"])
+    except re.error as error:
+        raise OptionError(f"compensation_names of the source is no pattern: {error}") from None
     found["compensations"] = _compensations(settings.get("compensations"))
     return HistoryOptions(**found)
 

@@ -349,6 +349,66 @@ def test_access_logs_come_line_by_line(web_door: WebDoor) -> None:
     assert push(web_door, f"/api/v1/access-logs?correlation_id={name}", kong).json["accepted"] == 1
 
 
+def test_conductor_publishes_to_us(web_door: WebDoor) -> None:
+    body = sample_text("conductor/dev/conductor__completed.json").encode()
+
+    reply = push(web_door, "/api/v1/conductor", body)
+
+    assert (reply.status, reply.json["rejected"]) == (200, [])
+    assert reply.json["accepted"] > 0
+    assert push(web_door, "/api/v1/conductor", b'{"a": 1}').status == 422
+
+
+def test_a_source_with_an_impossible_pattern_is_told_so(web_door: WebDoor) -> None:
+    source = Source.objects.create(project=web_door.project, name=unique("s"), settings={"compensation_names": "("})
+    token = create_token(web_door.project, ["ingest"], source=source)
+
+    reply = push(web_door, "/api/v1/histories/stepfunctions", dumps(execution("x")), Authorization=f"Bearer {token}")
+
+    assert (reply.status, reply.json["code"]) == (422, "invalid_parameter")
+
+
+HOSTILE = [
+    (b" \n", {}, 400),
+    (b"{'a': 1}", {}, 400),
+    (b'{"a": 01}', {}, 400),
+    (b'{"a": NaN}', {}, 400),
+    (b'{"a": 1e400}', {}, 400),
+    (b'{"a": "\xc0\xaf"}', {}, 400),
+    (b'{"a": "\\ud800"}', {}, 400),
+    ('{"a": 1}'.encode("utf-16"), {}, 400),
+    (b"[" * 200_000, {}, 400),
+    (b"{} {}", {}, 400),
+    (gzip.compress(b"{}")[:-4], {"Content_Encoding": "gzip"}, 400),
+    (b"{}", {"Content_Encoding": "gzip"}, 400),
+    (gzip.compress(gzip.compress(b"{}")), {"Content_Encoding": "gzip"}, 415),
+    (b"{}", {"Content_Encoding": "br"}, 415),
+    (b"{}", {"Content_Type": "application/json; charset=utf-16"}, 415),
+    (b"a=1", {"Content_Type": "application/x-www-form-urlencoded"}, 415),
+    (b"null", {}, 422),
+    (rb'{"\u0000": {"a": "\u0000"}}', {}, 422),
+    (b'{"a": 123456789012345678901234567890}', {}, 422),
+]
+
+
+@pytest.mark.parametrize("name", ["histories/stepfunctions", "histories/airflow", "eventbridge", "access-logs"])
+def test_hostile_bodies_are_refused_and_nothing_breaks(web_door: WebDoor, name: str) -> None:
+    for body, headers, status in HOSTILE:
+        reply = push(web_door, f"/api/v1/{name}", body, **headers)
+        assert reply.status == status, (body[:40], reply.body)
+        assert reply.headers["content-type"] in {"application/problem+json", JSON}
+
+
+@pytest.mark.parametrize("name", ["airflow", "cadence", "conductor", "dapr", "stepfunctions", "temporal", "zeebe"])
+def test_every_format_refuses_what_belongs_to_another(web_door: WebDoor, name: str) -> None:
+    for document in ({}, [], {"a": 1}, [{"b": 2}], "x", 7, None, [None], {"events": 7}, {"history": {"events": "x"}}):
+        reply = push(web_door, f"/api/v1/histories/{name}", dumps(document))
+        assert reply.status in {200, 422}, (document, reply.body)
+        assert reply.json["accepted"] == 0
+        for each in reply.json["rejected"]:
+            assert each["detail"]
+
+
 def test_pushes_are_answered_within_300_ms(web_door: WebDoor) -> None:
     lines = [json.loads(line) for line in sample_text("airflow/generated/openlineage_order_saga.ndjson").splitlines()]
     push(web_door, "/api/v1/openlineage", dumps(lines[0]))
