@@ -102,8 +102,8 @@ def judge(project) -> None:
             # The world's moment is another one than that of this machine.
             cursor.execute("DELETE FROM finding_due")
             cursor.execute(
-                "INSERT INTO finding_due (due_at, shard, correlation_uuid, project_id)"
-                " SELECT 0, shard, id, project_id FROM correlation WHERE project_id = %s",
+                "INSERT INTO finding_due (due_at, shards, correlation_uuids, project_ids)"
+                " SELECT 0, ARRAY[shard], ARRAY[id], ARRAY[project_id] FROM correlation WHERE project_id = %s",
                 [project.pk],
             )
         judge_due(now(), seconds=600)

@@ -39,15 +39,6 @@ PAUSE_PER_EVENT: Micros = 500
 #: … which does not matter below this many events.
 SHORT_SAGA = 2_000
 
-_TAKE = """
-DELETE FROM finding_due d USING (
-    SELECT due_at, shard, correlation_uuid FROM finding_due WHERE due_at <= %s
-    ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED
-) k
-WHERE d.due_at = k.due_at AND d.shard = k.shard AND d.correlation_uuid = k.correlation_uuid
-RETURNING d.due_at, d.shard, d.correlation_uuid::text, d.project_id
-"""
-
 #: Locks of judges only, in the order given.
 _LOCK = "SELECT pg_advisory_xact_lock(k) FROM unnest(%s::bigint[]) k"
 
@@ -174,20 +165,21 @@ def _with_retries(now: Micros) -> tuple[int, Judged]:
 
 
 def _chunk(cursor: psycopg.Cursor, now: Micros) -> tuple[int, Judged]:
-    cursor.execute(_TAKE, [now, CHUNK], prepare=True)
-    marks: dict[DueKey, list[Micros]] = defaultdict(list)
-    for due_at, *key in cursor.fetchall():
-        marks[tuple(key)].append(due_at)
+    marks = finding_due.take(cursor, now, CHUNK)
     judged = Judged()
     if not marks:
         return 0, judged
     keys = sorted(marks)
     cursor.execute(_LOCK, [[_lock_of(uuid) for _, uuid, _ in sorted(keys, key=lambda key: _lock_of(key[1]))]])
     correlations = _correlations(cursor, keys)
-    later = [(at, each.due_key) for each in correlations if (at := _deferred(each, marks[each.due_key], now))]
-    finding_due.mark_at(cursor, later)
-    put_off = {key for _, key in later}
-    _judge(cursor, [each for each in correlations if each.due_key not in put_off], now, judged)
+    ready = []
+    for each in correlations:
+        due_at = _deferred(each, marks[each.due_key], now)
+        if due_at is None:
+            ready.append(each)
+        else:
+            finding_due.mark_once(cursor, due_at, each.due_key)
+    _judge(cursor, ready, now, judged)
     return len(marks), judged
 
 
@@ -228,7 +220,7 @@ def _judge(cursor: psycopg.Cursor, correlations: list[_Correlation], now: Micros
     meanings = {project_id: catalog.current(project_id) for project_id in projects}
     wanted: dict[str, dict[str, Any]] = {}
     compensated: set[tuple[int, str, str]] = set()
-    later: list[tuple[Micros, DueKey]] = []
+    later: dict[Micros, list[DueKey]] = defaultdict(list)
     for each in correlations:
         meaning = meanings[each.project_id]
         key = (each.project_id, each.shard, each.uuid, each.name)
@@ -239,9 +231,10 @@ def _judge(cursor: psycopg.Cursor, correlations: list[_Correlation], now: Micros
             wanted[row["id"]] = row
         compensated |= _compensated(each.project_id, facts)
         if (due_at := facts.next_due) is not None:
-            later.append((due_at, each.due_key))
+            later[due_at].append(each.due_key)
     _write(cursor, correlations, keys, wanted, now, judged)
-    finding_due.mark_at(cursor, later)
+    for due_at, keys_due in later.items():
+        finding_due.mark_at(cursor, due_at, keys_due)
     _learn(cursor, compensated, now)
     judged.correlations += len(correlations)
 

@@ -394,16 +394,21 @@ class Finding(models.Model):
 
 
 class FindingDue(models.Model):
-    """A correlation that is to be judged from `due_at` on: `record` adds what it changed, `judging` takes rows away."""
+    """Correlations that are to be judged from `due_at` on: one row for each transaction that changed any.
 
-    pk = models.CompositePrimaryKey("due_at", "shard", "correlation_uuid")
+    `record` adds rows, `judging` takes them away.
+    """
+
+    id = models.BigAutoField(primary_key=True)
     due_at = models.BigIntegerField()
-    shard = models.IntegerField()
-    correlation_uuid = models.UUIDField()
-    project_id = models.BigIntegerField()
+    #: Side by side: shard, UUID and project of each.
+    shards = ArrayField(models.IntegerField())
+    correlation_uuids = ArrayField(models.UUIDField())
+    project_ids = ArrayField(models.BigIntegerField())
 
     class Meta:
         db_table = "finding_due"
+        indexes = [models.Index(fields=["due_at"], name="finding_due_at")]
 
 
 class CompensableStep(models.Model):

@@ -80,10 +80,7 @@ def bring_forward(due_at: Micros = 0) -> None:
     """Stories happen on a day of their own: what is marked at the time of the test is due at once in them."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "WITH gone AS (DELETE FROM finding_due WHERE due_at > 1795096800000000 + 86400000000 "
-            "RETURNING shard, correlation_uuid, project_id) "
-            "INSERT INTO finding_due (due_at, shard, correlation_uuid, project_id) "
-            "SELECT DISTINCT %s::bigint, shard, correlation_uuid, project_id FROM gone ON CONFLICT DO NOTHING",
+            "UPDATE finding_due SET due_at = %s WHERE due_at > 1795096800000000 + 86400000000",
             [due_at],
         )
 

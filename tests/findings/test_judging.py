@@ -97,8 +97,7 @@ class TestOnce:
         assert [row.finding_count for row in Instance.objects.filter(project=court.shop.project)] == [1]
 
     def test_a_project_that_is_gone_leaves_its_marks_to_nobody(self, court: Court) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("INSERT INTO finding_due VALUES (0, 1, %s, 999999)", [str(uuid.uuid4())])
+        finding_due.mark_at(psycopg.Cursor(connection.connection), 0, [(1, str(uuid.uuid4()), 999999)])
         court.judge()
         assert not FindingDue.objects.exists()
 
@@ -227,5 +226,5 @@ def test_a_change_of_a_whole_project_is_judged_little_by_little(court: Court, mo
     monkeypatch.setattr(finding_due, "TOGETHER", 4)
     with connection.wrap_database_errors:
         finding_due.mark_project(psycopg.Cursor(connection.connection), court.shop.project.pk, at(0))
-    times = sorted(mark.due_at for mark in FindingDue.objects.all())
-    assert times == [at(0)] * 4 + [at(0.1)] * 4 + [at(0.2)] * 2
+    marks = FindingDue.objects.order_by("due_at").values_list("due_at", "correlation_uuids")
+    assert [(due_at, len(uuids)) for due_at, uuids in marks] == [(at(0), 4), (at(0.1), 4), (at(0.2), 2)]
