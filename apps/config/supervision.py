@@ -145,6 +145,11 @@ class Supervisor:
         """One more child; it starts with the next turn of `run`."""
         self.children.append(child)
 
+    def remove(self, child: Child) -> None:
+        """Stop it and forget it."""
+        child.stop()
+        self.children.remove(child)
+
     @property
     def is_stopping(self) -> bool:
         return self._signals > 0

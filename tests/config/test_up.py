@@ -10,14 +10,17 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from apps.lib import embedded
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 READY_SECONDS = 60
+BROUGHT = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "PUBLIC_URL"}
 
 
 class Up:
@@ -31,8 +34,7 @@ class Up:
         self.process = self.start(self.port)
 
     def start(self, port: int) -> subprocess.Popen[str]:
-        brought = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "PUBLIC_URL"}
-        environment = {name: value for name, value in os.environ.items() if name not in brought}
+        environment = {name: value for name, value in os.environ.items() if name not in BROUGHT}
         return subprocess.Popen(
             [sys.executable, "manage.py", "up", "--port", str(port)],
             cwd=ROOT,
@@ -51,6 +53,21 @@ class Up:
                 return line
         raise AssertionError("".join(said))
 
+    def runs(self, command: str) -> bool:
+        """True when a child runs this command of manage.py."""
+        return any(one.cmdline()[-1:] == [command] for one in psutil.Process(self.process.pid).children())
+
+    def manage(self, *command: str) -> None:
+        """Run a command of manage.py beside it; whether it ends well is its own affair."""
+        environment = {name: value for name, value in os.environ.items() if name not in BROUGHT}
+        where = embedded.addresses(self.data)
+        own = {"SAGASCOPE_DATA": str(self.data), "DATABASE_URL": where.database_url, "REDIS_URL": where.redis_url}
+        subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env={**environment, **own}, check=False)
+
+    def shell(self, statement: str) -> None:
+        """Run one statement about sources."""
+        self.manage("shell", "--no-imports", "-c", f"from apps.projects.models import Source; {statement}")
+
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
@@ -66,6 +83,17 @@ def up(tmp_path: Path) -> Iterator[Up]:
     except subprocess.TimeoutExpired:
         running.process.kill()
         running.process.communicate()
+
+
+#: A broker that is away: what reads it waits for it.
+REDIS = ("--system", "redis", "--set", "url=redis://127.0.0.1:1/0", "--set", "streams=orders")
+
+
+def await_true(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:
@@ -110,3 +138,17 @@ def test_killed_it_leaves_nothing_behind_and_starts_again_with_the_same_login(up
 
     up.process = up.start(up.port)
     assert up.ready_line().partition("login:")[2] == first
+
+
+def test_a_source_of_a_broker_is_read_as_long_as_there_is_one(up: Up) -> None:
+    up.ready_line()
+    assert not up.runs("consume")
+    assert not up.runs("poll")
+
+    up.manage("consume", "orders", "--create", "--check", *REDIS)
+    await_true(lambda: up.runs("consume"))
+    assert not up.runs("poll")
+
+    up.shell("Source.objects.update(is_active=False)")
+    await_true(lambda: not up.runs("consume"))
+    assert up.process.poll() is None

@@ -16,14 +16,18 @@ from typing import Any
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connections
+from django.db import DatabaseError, connections
 
 from apps.config.first_start import default_project, example_receiver, first_admin, keep_secret_key, kept_login
 from apps.config.supervision import POLL_SECONDS, Child, Supervisor, say
 from apps.lib import embedded
-from apps.projects.models import Project, Scope, Token
+from apps.projects.models import Project, Scope, Source, SourceKind, Token
 
 SIMULATOR = "simulator"
+#: What reads sources that do not send by themselves, each in a process that is there only while there are such sources.
+READERS = {SourceKind.CONSUMER: "consume", SourceKind.POLLER: "poll"}
+#: How often it is looked for them.
+LOOK_SECONDS = 3.0
 
 
 class Command(BaseCommand):
@@ -78,11 +82,46 @@ class Command(BaseCommand):
                 return
             if token:
                 supervisor.add(_simulator(url, token, options))
+            readers, see_to_servers = _Readers(supervisor), supervisor.each_turn
+
+            def each_turn() -> None:
+                see_to_servers()
+                readers.look()
+
+            supervisor.each_turn = each_turn
             say("up", f"Sagascope is ready: {url}   {login}   (Ctrl-C stops it)")
             supervisor.run()
         finally:
             say("up", "stopping")
             supervisor.stop()
+
+
+class _Readers:
+    """Starts `consume` and `poll` when there are active sources for them, and ends them when there are none."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._running: dict[str, Child] = {}
+        self._look_at = 0.0
+
+    def look(self) -> None:
+        """Called at each turn; asks the database every LOOK_SECONDS."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        try:
+            wanted = set(Source.objects.filter(is_active=True, kind__in=READERS).values_list("kind", flat=True))
+        except DatabaseError:
+            # It is being started again; the readers themselves wait for it.
+            return
+        finally:
+            connections.close_all()
+        for kind, command in READERS.items():
+            if kind in wanted and kind not in self._running:
+                self._running[kind] = Child(command, [sys.executable, sys.argv[0], command])
+                self._supervisor.add(self._running[kind])
+            elif kind not in wanted and kind in self._running:
+                self._supervisor.remove(self._running.pop(kind))
 
 
 def _reachable(host: str) -> str:

@@ -9,18 +9,15 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, close_old_connections, connections
 
 from apps.ingest.transports.connecting import TRANSPORTS, check_source, consuming_of, create_source
 from apps.ingest.transports.consuming import BrokerAwayError, Stop
+from apps.ingest.transports.every_source import EverySource
 from apps.ingest.transports.options import OptionError
 from apps.lib.secrets import UnreadableSecretError
 from apps.projects.models import Project, Source, SourceKind
 
 logger = logging.getLogger(__name__)
-
-#: How often sources are looked for that were made, changed or switched off meanwhile.
-LOOK_SECONDS = 5.0
 
 
 class Command(BaseCommand):
@@ -48,7 +45,7 @@ class Command(BaseCommand):
             if options["create"] or options["check"]:
                 raise CommandError("name the source")
             _stop_by_signal(stop)
-            _Everyone(stop).run(once=once)
+            EverySource(SourceKind.CONSUMER, _read, stop).run(once=once)
             return
         try:
             found = self._source(source, **options)
@@ -82,56 +79,11 @@ class Command(BaseCommand):
         return create_source(project, name, options["system"], given, default_flow=options["flow"])
 
 
-class _Everyone:
-    """A thread for each active source; started, restarted and ended as sources come, change and go."""
-
-    def __init__(self, stop: Stop) -> None:
-        self._stop = stop
-        self._running: dict[int, tuple[Source, Stop, threading.Thread]] = {}
-
-    def run(self, *, once: bool) -> None:
-        """Until told to stop; with `once`, until every source has been read to its end."""
-        while not self._stop.is_set():
-            try:
-                close_old_connections()
-                self._look(once=once)
-            except DatabaseError as error:
-                logger.warning("sources could not be looked up: %s", error)
-                connections.close_all()
-            if once:
-                break
-            self._stop.wait(LOOK_SECONDS)
-        for _, stop, _ in self._running.values():
-            if not once or self._stop.is_set():
-                stop.set()
-        for _, _, thread in self._running.values():
-            thread.join()
-
-    def _look(self, *, once: bool) -> None:
-        active = {source.pk: source for source in Source.objects.filter(kind=SourceKind.CONSUMER, is_active=True)}
-        for key, (source, stop, thread) in list(self._running.items()):
-            now = active.get(key)
-            if now is None or (now.settings, now.system) != (source.settings, source.system):
-                stop.set()
-            if not thread.is_alive():
-                del self._running[key]
-        for key, source in active.items():
-            if key not in self._running:
-                stop = Stop()
-                thread = threading.Thread(target=self._read, args=(source, stop, once), name=f"consume {source.name}")
-                self._running[key] = (source, stop, thread)
-                thread.start()
-
-    def _read(self, source: Source, stop: Stop, once: bool) -> None:
-        try:
-            consuming_of(source, stop).run(once=once)
-        except (OptionError, BrokerAwayError, UnreadableSecretError) as error:
-            logger.error("%s: %s", source.name, error)
-        except Exception:
-            # One source's trouble is not the others': it is tried again at the next look.
-            logger.exception("%s ended", source.name)
-        finally:
-            connections.close_all()
+def _read(source: Source, stop: Stop, once: bool) -> None:
+    try:
+        consuming_of(source, stop).run(once=once)
+    except (OptionError, BrokerAwayError, UnreadableSecretError) as error:
+        logger.error("%s: %s", source.name, error)
 
 
 def _stop_by_signal(stop: Stop) -> None:

@@ -1,7 +1,8 @@
-"""`manage.py poll SOURCE`: read an engine's own records, again and again."""
+"""`manage.py poll [SOURCE]`: read engines' own records, again and again."""
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from argparse import ArgumentParser
@@ -11,20 +12,24 @@ from django.core.management.base import BaseCommand, CommandError
 
 from apps.ingest.answers import Refusal
 from apps.ingest.transports import polling
+from apps.ingest.transports.engines import check_poller, options_of_system, polling_of
+from apps.ingest.transports.every_source import EverySource
 from apps.ingest.transports.options import OptionError, seal, unseal
 from apps.lib import micros
 from apps.lib.secrets import UnreadableSecretError
 from apps.projects.models import Project, Source, SourceKind
 
+logger = logging.getLogger(__name__)
+
 
 class Command(BaseCommand):
-    """Polls one source until it is told to stop; makes the source first when `--system` says of which kind."""
+    """Polls one source, or every active one, until it is told to stop; `--system` makes the source first."""
 
     help = "Poll an engine (" + ", ".join(sorted(polling.POLLERS)) + ") for what is new, and record it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Which source, of which project, how often."""
-        parser.add_argument("source", metavar="SOURCE", help="its name")
+        parser.add_argument("source", nargs="?", metavar="SOURCE", help="its name; without, every active one")
         parser.add_argument("--project", default="default", metavar="SLUG", help="default: %(default)s")
         parser.add_argument("--once", action="store_true", help="read what is new and end; 1 = it could not be read")
         parser.add_argument("--check", action="store_true", help="only try the connection")
@@ -43,7 +48,7 @@ class Command(BaseCommand):
     def handle(
         self,
         *,
-        source: str,
+        source: str | None,
         project: str,
         once: bool,
         check: bool,
@@ -52,27 +57,25 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         """Poll until SIGINT or SIGTERM."""
-        found = self._source(project, source, system, given)
-        kind = polling.kind_of(found.system)
         stop = polling.Stop()
-        try:
-            values = unseal(all_options(kind), found.settings)
-            every = polling.duration(values, "every")
-            history = polling.history_options(values)
-            pace = polling.pace(values, stop)
-        except (OptionError, UnreadableSecretError) as error:
-            raise CommandError(f"{found.name}: {error}") from None
-
-        def open_poller() -> polling.Poller:
-            return kind.open(values, history, pace)
-
-        if check:
-            self._check(open_poller)
+        if source is None:
+            if check or system is not None or given:
+                raise CommandError("name the source")
+            _stop_on_signals(stop)
+            EverySource(SourceKind.POLLER, _read, stop).run(once=once)
             return
-        run = polling.Polling(found, open_poller, every, stop, notice=self._notice)
+        found = self._source(project, source, system, given)
+        try:
+            if check:
+                self.stdout.write(check_poller(found))
+                return
+            run = polling_of(found, stop, self._notice)
+        except (OptionError, UnreadableSecretError, polling.EngineAwayError) as error:
+            raise CommandError(f"{found.name}: {error}") from None
         _stop_on_signals(stop)
         if not once:
-            self.stderr.write(f"polling {kind.label} for {found.name}, every {micros.format_duration(every)}")
+            label = polling.kind_of(found.system).label
+            self.stderr.write(f"polling {label} for {found.name}, every {micros.format_duration(run.every)}")
         try:
             run.run(once=once)
         except (polling.EngineAwayError, OptionError) as error:
@@ -106,7 +109,7 @@ class Command(BaseCommand):
         pairs = [text.partition("=") for text in given]
         if wrong := next((option for option, separator, _ in pairs if not separator), None):
             raise CommandError(f"--set {wrong}: write OPTION=VALUE")
-        known = all_options(polling.kind_of(system))
+        known = options_of_system(system)
         values = {} if found is None else _as_given(known, found)
         try:
             settings = seal(known, values | {option: value for option, _, value in pairs})
@@ -122,23 +125,8 @@ class Command(BaseCommand):
         found.save(update_fields=["settings"])
         return found
 
-    def _check(self, open_poller: Any) -> None:
-        try:
-            poller = open_poller()
-            try:
-                self.stdout.write(f"reached {poller.check()}")
-            finally:
-                poller.close()
-        except (polling.EngineAwayError, OptionError) as error:
-            raise CommandError(str(error)) from None
-
     def _notice(self, message: str, seconds: float) -> None:
         self.stderr.write(f"{message}; next try in {seconds:.0f} s")
-
-
-def all_options(kind: polling.PollerKind) -> tuple[Any, ...]:
-    """The options of a system and those that every poller has."""
-    return (*kind.options, *polling.HISTORY_OPTIONS)
 
 
 def _as_given(options: tuple[Any, ...], source: Source) -> dict[str, str]:
@@ -148,6 +136,15 @@ def _as_given(options: tuple[Any, ...], source: Source) -> dict[str, str]:
     except UnreadableSecretError as error:
         raise CommandError(str(error)) from None
     return {option.name: values[option.name] for option in options if values[option.name] != option.default}
+
+
+def _read(source: Source, stop: polling.Stop, once: bool) -> None:
+    try:
+        polling_of(source, stop).run(once=once)
+    except (OptionError, UnreadableSecretError, polling.EngineAwayError) as error:
+        logger.error("%s: %s", source.name, error)
+    except Refusal:
+        logger.error("%s: PostgreSQL is away", source.name)
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
