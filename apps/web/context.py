@@ -25,7 +25,7 @@ _ENTRIES = (
         "Dead letters",
         ("dead_letter_queue", "dead_letter_queue_new", "redrives", "redrive"),
     ),
-    ("sources", "Sources", ("source", "rejected")),
+    ("sources", "Sources", ("source", "source_new", "rejected")),
     ("settings", "Settings", ()),
 )
 

@@ -16,6 +16,7 @@ from apps.web.views import (
     instances,
     overview,
     settings,
+    source_setup,
     sources,
 )
 
@@ -60,6 +61,8 @@ urlpatterns = [
     path("dead-letters/redrives", dead_letters.redrives, name="redrives"),
     path("dead-letters/redrives/<int:number>", dead_letters.redrive, name="redrive"),
     path("sources", sources.show_all, name="sources"),
+    path("sources/new", source_setup.new, name="source_new"),
+    path("sources/<int:source_id>", source_setup.show, name="source"),
     path("sources/<int:source_id>/rejected", sources.rejected, name="rejected"),
     path("settings", settings.project, name="settings"),
     path("settings/members", settings.members, name="settings_members"),

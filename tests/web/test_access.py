@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from django.urls import URLPattern, reverse
 
+from apps.dlq.models import DeadLetterQueue, Redrive
+from apps.dlq.queues import save_queue
 from apps.projects.models import Project, Source
 from apps.web.urls import urlpatterns
 from tests.web.conftest import SignIn, text_of
@@ -16,17 +18,34 @@ CHANGES = {
     "flow": "operator",
     "flow_new": "operator",
     "incident": "operator",
+    "source": "admin",
+    "source_new": "admin",
     "settings": "admin",
     "settings_members": "admin",
     "settings_tokens": "admin",
     "settings_receivers": "admin",
     "settings_rules": "admin",
+    "dead_letters": "operator",
+    "redrive": "operator",
+    "dead_letter_queue": "admin",
+    "dead_letter_queue_new": "admin",
 }
 #: What looking needs, where a viewer is not enough.
-NEEDS = {"flow_new": "operator"}
+NEEDS = {"flow_new": "operator", "dead_letter_queue": "admin", "dead_letter_queue_new": "admin"}
 RANK = ("viewer", "operator", "admin")
 
 NAMES = sorted(pattern.name for pattern in urlpatterns if isinstance(pattern, URLPattern) and pattern.name not in OPEN)
+
+
+def watched(source: Source) -> DeadLetterQueue:
+    """A dead-letter queue of the shop, and its first redrive."""
+    queue = DeadLetterQueue.objects.filter(project=source.project).first()
+    if queue is None:
+        given = {"bootstrap_servers": "kafka:9092", "topic": "dlt"}
+        queue = save_queue(source.project_id, name="dlt", system="kafka", given=given)
+        facts = {"scope": "all", "selection": "all", "rate": 1, "ordered_by": "mira", "ordered_at": 1}
+        Redrive.objects.create(project=source.project, number=1, queue=queue, **facts)
+    return queue
 
 
 def address(name: str, source: Source) -> str:
@@ -36,6 +55,9 @@ def address(name: str, source: Source) -> str:
         "flow": ["order-fulfilment"],
         "incident": [1],
         "rejected": [source.pk],
+        "dead_letter_queue": [watched(source).pk],
+        "redrive": [1],
+        "source": [source.pk],
     }
     return reverse(f"web:{name}", args=arguments.get(name, []))
 
@@ -60,7 +82,7 @@ def test_members_see_what_their_role_allows(role: str, sign_in: SignIn, source: 
         assert "no-store" in answer.headers["Cache-Control"], name
 
 
-@pytest.mark.parametrize("name", ["correlation", "flow", "incident", "rejected"])
+@pytest.mark.parametrize("name", ["correlation", "flow", "incident", "rejected", "source"])
 def test_what_belongs_to_another_project_looks_like_what_does_not_exist(
     name: str, sign_in: SignIn, source: Source, trouble: None
 ) -> None:
