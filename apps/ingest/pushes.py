@@ -19,8 +19,8 @@ from django.db import DatabaseError
 from apps.ingest import answers, documents, door
 from apps.ingest.answers import Answer, Refusal
 from apps.ingest.documents import JSON, NDJSON, OptionError
-from apps.ingest.formats import HISTORIES, Decoded, openlineage, otlp
-from apps.ingest.formats.histories import HistoryOptions
+from apps.ingest.formats import HISTORIES, Decoded, Rejection, conductor, openlineage, otlp
+from apps.ingest.formats.histories import HistoryError, HistoryOptions
 from apps.ingest.gzip_body import gunzip
 from apps.ingest.strict_json import Unreadable
 from apps.lib import micros, telemetry
@@ -260,7 +260,10 @@ def _history(name: str) -> Route | None:
 
 def _conductor(delivery: Delivery) -> Decoded:
     document, broken = documents.read(delivery.body, delivery.content_type, "conductor")
-    return _with(documents.decode_history("conductor", document, delivery.options, delivery.received_at), broken)
+    try:
+        return _with(conductor.decode_webhook(document, delivery.options, delivery.received_at), broken)
+    except HistoryError as error:
+        return _with(Decoded([], [], [Rejection(0, "", documents.NOT_A_HISTORY, str(error))]), broken)
 
 
 def _openlineage(delivery: Delivery) -> Decoded:

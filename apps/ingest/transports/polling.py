@@ -180,6 +180,7 @@ def pace(values: Mapping[str, str], stop: threading.Event | None = None) -> Pace
 POLLERS: Mapping[str, str] = {
     "airflow": "apps.ingest.transports.airflow",
     "cadence": "apps.ingest.transports.cadence",
+    "conductor": "apps.ingest.transports.conductor",
     "stepfunctions": "apps.ingest.transports.stepfunctions",
     "temporal": "apps.ingest.transports.temporal",
 }

@@ -459,11 +459,11 @@ def test_fifty_thousand_tasks_take_seconds() -> None:
         | {"scheduledTime": base + n, "startTime": base + n + 1, "endTime": base + n + 2, "retryCount": n // 50}
         for n in range(50_000)
     ]
-    document = {"workflowId": "w", "workflowName": "f", "status": "COMPLETED", "startTime": base, "endTime": base * 1}
-    began = time.monotonic()
+    document = {"workflowId": "w", "workflowName": "f", "status": "COMPLETED", "startTime": base, "endTime": base}
+    began = time.process_time()
     decoded = decode({**document, "tasks": rows})
     assert len(decoded.events) == 150_002
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 10
 
 
 def test_the_format_is_known_by_name() -> None:

@@ -467,9 +467,9 @@ def test_fifty_thousand_entries_take_seconds() -> None:
         ]
     document = history()
     document["events"] += [{"timestamp": "2026-11-19T15:00:00Z", **entry} for entry in entries]
-    began = time.monotonic()
+    began = time.process_time()
     assert len(decode(document).events) == 1 + 3 * 16_666
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_the_format_is_known_by_name() -> None:
