@@ -63,7 +63,7 @@ class RedriveOrder(msgspec.Struct, forbid_unknown_fields=True):
     note: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
-@router.get("/dead-letter-queues", response={200: Paged[DeadLetterQueueOut]}, auth=READ)
+@router.get("/dead-letter-queues", response={200: Paged[DeadLetterQueueOut], **errors()}, auth=READ)
 def list_dead_letter_queues(request: HttpRequest) -> HttpResponse:
     """Every dead-letter queue of the project, with its depth over the last two hours."""
     only(request)
@@ -142,7 +142,7 @@ def redrive_dead_letters(request: HttpRequest) -> HttpResponse:
     return shapes.answer(_redrive_json(ordered), status=202)
 
 
-@router.get("/dead-letters/redrives", response={200: Paged[RedriveOut]}, auth=READ)
+@router.get("/dead-letters/redrives", response={200: Paged[RedriveOut], **errors()}, auth=READ)
 def list_redrives(
     request: HttpRequest,
     limit: Limit = DEFAULT_LIMIT,

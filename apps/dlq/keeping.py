@@ -8,8 +8,10 @@ never differ.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from django.db import transaction
 
 from apps.dlq.linking import Letter, bounded, letter_of
@@ -153,10 +155,13 @@ def _dead_lettered(queue: DeadLetterQueue, row: DeadLetter, letter: Letter, now:
     identity = letter.event_id()
     source = letter.source or f"/dead-letters/{queue.system}/{quote(queue.name, safe='')}"
     facts = {
-        "dead_letter_queue": queue.name,
-        "dead_letter_origin": row.origin,
-        "dead_letter_reason": row.reason,
-        "dead_letter_tries": str(row.tries or ""),
+        "queue": queue.name,
+        "system": queue.system,
+        "place": row.place,
+        "origin": row.origin,
+        "reason": row.reason,
+        "tries": row.tries,
+        "message_id": row.message_id,
         "message_type": row.message_type,
     }
     return SagaEvent(
@@ -175,9 +180,14 @@ def _dead_lettered(queue: DeadLetterQueue, row: DeadLetter, letter: Letter, now:
         step=row.step or None,
         service=row.service or None,
         error=row.error or None,
-        attributes={name: value[:256] for name, value in facts.items() if value},
+        # As payload: as attributes they would describe the whole saga, which may have many letters.
+        data=_json(facts),
         digest=digest_of([identity, source, row.error, facts]),
     )
+
+
+def _json(facts: dict[str, Any]) -> str:
+    return msgspec.json.encode({name: value for name, value in facts.items() if value}).decode()
 
 
 def mark_redriven(letter: DeadLetter, *, redrive: str, by: str, target: str, now: Micros) -> None:
@@ -186,7 +196,7 @@ def mark_redriven(letter: DeadLetter, *, redrive: str, by: str, target: str, now
     if letter.correlation_id is None or not letter.event_id:
         return
     identity = bounded(f"{letter.event_id}/redriven/{redrive}")
-    facts = {"redrive": redrive, "redriven_by": by[:256], "redriven_to": target[:256]}
+    facts = {"redrive": redrive, "by": by[:256], "target": target[:256], "queue": letter.queue.name}
     event = SagaEvent(
         source=letter.event_source,
         id=identity,
@@ -201,7 +211,7 @@ def mark_redriven(letter: DeadLetter, *, redrive: str, by: str, target: str, now
         run=letter.run,
         step=letter.step or None,
         service=letter.service or None,
-        attributes={name: value for name, value in facts.items() if value},
+        data=_json(facts),
         digest=digest_of([identity, facts]),
     )
     record(letter.project_id, source_of(letter.queue).pk, [event])

@@ -112,10 +112,16 @@ def shown_headers(headers: Mapping[str, Any]) -> dict[str, str]:
         if redaction.is_sensitive(clean):
             shown[clean] = redaction.FILTERED
             continue
-        text = header_text(value) or _structured(value)
+        text = _number_of_spring(clean, value) or header_text(value) or _structured(value)
         text = text.encode(errors="replace").decode()
         shown[clean] = text if len(text) <= HEADER_CHARACTERS else text[: HEADER_CHARACTERS - 1] + "…"
     return shown
+
+
+def _number_of_spring(name: str, value: Any) -> str:
+    """Spring for Kafka writes numbers as 4 or 8 bytes."""
+    is_one = name.startswith("kafka_dlt-") and isinstance(value, bytes) and len(value) in {4, 8} and value[:1] == b"\0"
+    return str(int.from_bytes(value, "big")) if is_one else ""
 
 
 def _structured(value: Any) -> str:

@@ -139,7 +139,7 @@ def test_another_tenants_things_look_like_things_that_do_not_exist(
         else:
             assert response.json()["items"] == []
         return
-    body = '{"duration": "1h"}' if "snooze" in path else ""
+    body = '{"duration": "1h"}' if "snooze" in path else '{"queue": 1, "scope": "all"}' if "redrive" in path else ""
     if method == "put" and path.startswith("/schemas"):
         assert rival("put", address(path), '{"type": "null"}').status_code == 201
         assert operator("get", address(path)).json() == {}

@@ -31,7 +31,7 @@ CHANGES = {
     "dead_letter_queue_new": "admin",
 }
 #: What looking needs, where a viewer is not enough.
-NEEDS = {"flow_new": "operator", "dead_letter_queue": "admin", "dead_letter_queue_new": "admin"}
+NEEDS = {"flow_new": "operator", "source_new": "admin", "dead_letter_queue": "admin", "dead_letter_queue_new": "admin"}
 RANK = ("viewer", "operator", "admin")
 
 NAMES = sorted(pattern.name for pattern in urlpatterns if isinstance(pattern, URLPattern) and pattern.name not in OPEN)
