@@ -83,7 +83,8 @@ def show(request: HttpRequest, source_id: int) -> HttpResponse:
         return render(request, "web/_source_events.html", context | _seen(project, source, now))
     problem = None
     if system is not None:
-        shown, flow = shown_options(source), source.default_flow
+        shown: dict[str, str] | None = shown_options(source)
+        flow = source.default_flow
         if action == "save":
             name, flow, shown = request.POST.get("name", "")[:1_000], request.POST.get("default_flow", "")[:1_000], None
             problem = _change(source, system, request, name, flow)
