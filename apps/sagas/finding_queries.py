@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -163,20 +162,3 @@ def list_owed(
         secret=settings.SECRET_KEY,
         bound_to=bound_to,
     )
-
-
-def finding_json(finding: Finding) -> dict[str, Any]:
-    """A finding as the API tells it; times are Micros here."""
-    return {
-        "id": str(finding.id),
-        "code": finding.code,
-        "status": finding.status,
-        "correlation_id": finding.correlation_id,
-        "instance_id": str(finding.instance_id) if finding.instance_id else None,
-        "flow": finding.flow or None,
-        "step": finding.step or None,
-        "service": finding.service or None,
-        "inferred": finding.inferred,
-        "explanation": finding.explanation,
-        "evidence": finding.evidence,
-    }

@@ -105,13 +105,15 @@ class TestOnce:
         self, court: Court, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(judging, "SHORT_SAGA", 2)
+        monkeypatch.setattr(judging, "PAUSE_PER_EVENT", 3_600_000_000)
         court.tell(completed("a", 1), completed("a", 2), completed("a", 3))
         assert court.codes() == {"duplicate_effect"}, "marks of long ago are due"
         court.shop.tell(completed("b", 4), completed("b", 5))
         now = micros.now()
-        judging.judge_due(now)
-        (mark,) = FindingDue.objects.all()
-        assert now - 5_000 < mark.due_at < now + 5_000
+        for _ in range(2):
+            judging.judge_due(now)
+            (mark,) = FindingDue.objects.all()
+            assert mark.due_at > now
         court.judge()
         assert {one.step for one in court.findings("duplicate_effect")} == {"a", "b"}
 
