@@ -38,21 +38,29 @@ class Picture:
     """One file of docs/images."""
 
     name: str
-    #: A page, or the first saga that a query finds.
+    #: A page, or the first saga that the first successful query finds.
     path: str = ""
-    query: str = ""
+    queries: tuple[str, ...] = ()
     is_dark: bool = False
     width: int = 1280
     height: int = 900
 
 
-STUCK = "flow:order-fulfilment is:stuck comp:running"
+#: A saga on its way back that waits for somebody; else one whose way back failed; else any that is stuck.
+STUCK = (
+    "flow:order-fulfilment is:stuck comp:running error:*",
+    "flow:order-fulfilment is:stuck comp:running",
+    "flow:order-fulfilment is:stuck comp:failed",
+    "flow:order* is:stuck",
+)
 PICTURES = (
-    Picture("correlation", query=STUCK),
-    Picture("correlation-dark", query="flow:order-processing is:owed attempts>1", is_dark=True),
-    Picture("correlation-phone", query=STUCK, width=390, height=844),
+    Picture("correlation", queries=STUCK),
+    Picture("correlation-dark", queries=("flow:order-processing is:owed attempts>3", "is:owed"), is_dark=True),
+    Picture("correlation-phone", queries=STUCK, width=390, height=844),
     Picture("overview", path="/"),
-    Picture("instances", path="/instances?q=" + quote_plus("flow:order*,freight,travel*,customs* is:open")),
+    Picture("instances", path="/instances?q=" + quote_plus("flow:order*,freight,travel*,customs*")),
+    Picture("flow", path="/flows/order-fulfilment"),
+    Picture("incidents", path="/incidents"),
 )
 
 
@@ -97,10 +105,14 @@ def signed_in(browser: Browser, url: str, login: tuple[str, str], picture: Pictu
 
 def take(page: Page, url: str, picture: Picture) -> bytes:
     """Open what the picture shows and photograph it."""
-    if picture.query:
-        # Those that are stuck for the shortest time: in them the saga itself takes most of the room.
-        page.goto(f"{url}/instances?sort=-deadline&q={quote_plus(picture.query)}")
-        page.locator("a[data-row]").first.click()
+    if picture.queries:
+        rows = page.locator("a[data-row]")
+        for query in picture.queries:
+            # Those that are stuck for the shortest time: in them the saga itself takes most of the room.
+            page.goto(f"{url}/instances?sort=-deadline&q={quote_plus(query)}")
+            if rows.count():
+                break
+        rows.first.click()
         page.wait_for_url(re.compile("/correlations/"))
     else:
         page.goto(url + picture.path)
@@ -112,7 +124,7 @@ def take(page: Page, url: str, picture: Picture) -> bytes:
 def save(name: str, png: bytes) -> None:
     """Write a picture with a palette of its own."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    small = image.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small = image.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     IMAGES.mkdir(parents=True, exist_ok=True)
     small.save(IMAGES / f"{name}.png", optimize=True)
     print(f"{name}.png: {(IMAGES / f'{name}.png').stat().st_size // 1000} kB")
