@@ -181,6 +181,7 @@ POLLERS: Mapping[str, str] = {
     "airflow": "apps.ingest.transports.airflow",
     "cadence": "apps.ingest.transports.cadence",
     "conductor": "apps.ingest.transports.conductor",
+    "dapr": "apps.ingest.transports.dapr",
     "stepfunctions": "apps.ingest.transports.stepfunctions",
     "temporal": "apps.ingest.transports.temporal",
 }
