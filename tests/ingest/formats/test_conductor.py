@@ -105,6 +105,7 @@ def test_a_failure_workflow_undoes_the_workflow_that_failed(told: Journal) -> No
     order, undo = told.flow("order-1", "order"), told.flow("order-1", "undo_order")
     assert (undo.instance.parent_flow, undo.instance.parent_run) == ("order", order.instance.run_id)
     assert steps_of(undo) == [("refund_payment", "completed", 1), ("release_stock", "completed", 1)]
+    assert [order.instance.annotations, undo.instance.annotations] == [[], []]
     assert {step.compensates for step in undo.steps} == {"*"}
     assert (undo.instance.status, undo.instance.compensation_state) == ("compensated", "complete")
     assert {step.compensates for step in order.steps} == {None}
