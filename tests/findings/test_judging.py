@@ -101,6 +101,7 @@ class TestOnce:
         court.judge()
         assert not FindingDue.objects.exists()
 
+    @pytest.mark.slow
     def test_a_long_saga_is_judged_after_a_pause_and_not_forgotten(
         self, court: Court, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -159,6 +160,7 @@ class TestAtOnce:
             thread.join()
         assert not errors
 
+    @pytest.mark.slow
     def test_workers_and_writers_at_once_find_what_one_finds_alone(self) -> None:
         catalog.forget()
         alone, busy = Court("together"), Court("together")
