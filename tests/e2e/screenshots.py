@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_plus
 
 from PIL import Image
@@ -29,8 +30,8 @@ IMAGES = ROOT / "docs/images"
 #: Long enough after the past was told that live sagas are in every state, and some are newly stuck.
 SETTLE_SECONDS = 100
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
-#: A palette holds so many colours; those that differ by less than this in every channel share one.
-COLOURS, APART = 256, 8
+#: A palette holds so many colours: the most frequent, and others that differ by so much from all of them.
+COLOURS, EXACT, APART = 256, 48, 8
 
 
 @dataclass(frozen=True)
@@ -124,22 +125,30 @@ def take(page: Page, url: str, picture: Picture) -> bytes:
 def save(name: str, png: bytes) -> None:
     """Write a picture with a palette of its own: a third of the size, and nobody sees a difference."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([value for colour in colours_of(image) for value in colour])
+    colours = [colour for _, colour in sorted(image.getcolors(1 << 24) or [], reverse=True)]
+    palette = palette_of(colours)
+    # Pillow's own mapping takes neighbouring shades of a surface for one.
+    place = {colour: min(range(len(palette)), key=lambda at: apart(colour, palette[at])) for colour in colours}
+    small = Image.frombytes("P", image.size, bytes(map(place.__getitem__, image.get_flattened_data())))
+    small.putpalette([value for colour in palette for value in colour])
     IMAGES.mkdir(parents=True, exist_ok=True)
     file = IMAGES / f"{name}.png"
-    image.quantize(palette=palette, dither=Image.Dither.NONE).save(file, optimize=True)
+    small.save(file, optimize=True)
     print(f"{file.name}: {file.stat().st_size // 1000} kB")
 
 
-def colours_of(image: Image.Image) -> list[tuple[int, int, int]]:
+def palette_of(colours: list[Any]) -> list[Any]:
     """The most frequent colours, exactly: surfaces are large. What is left are shades along the edges of letters."""
-    chosen: list[tuple[int, int, int]] = []
-    for _, colour in sorted(image.getcolors(1 << 24) or [], reverse=True):
-        assert isinstance(colour, tuple)
-        if all(max(abs(a - b) for a, b in zip(colour, other, strict=True)) >= APART for other in chosen):
-            chosen.append(colour)  # type: ignore[arg-type]
-    return chosen[:COLOURS]
+    chosen = colours[:EXACT]
+    for colour in colours[EXACT:]:
+        if len(chosen) < COLOURS and all(apart(colour, other) >= APART for other in chosen):
+            chosen.append(colour)
+    return chosen
+
+
+def apart(one: Any, other: Any) -> int:
+    """How far two colours lie apart in the channel in which they differ most."""
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
 def main() -> None:
