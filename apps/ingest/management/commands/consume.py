@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from argparse import ArgumentParser
 from typing import Any
 
@@ -15,6 +13,7 @@ from apps.ingest.transports.consuming import BrokerAwayError, Stop
 from apps.ingest.transports.every_source import EverySource
 from apps.ingest.transports.options import OptionError
 from apps.lib.secrets import UnreadableSecretError
+from apps.lib.stop_signals import stopped_by_signals
 from apps.projects.models import Project, Source, SourceKind
 
 logger = logging.getLogger(__name__)
@@ -41,10 +40,13 @@ class Command(BaseCommand):
     def handle(self, *, source: str | None, once: bool, **options: Any) -> None:
         """Read until told to stop."""
         stop = Stop()
+        with stopped_by_signals(stop):
+            self._run(source, stop, once=once, **options)
+
+    def _run(self, source: str | None, stop: Stop, *, once: bool, **options: Any) -> None:
         if source is None:
             if options["create"] or options["check"]:
                 raise CommandError("name the source")
-            _stop_by_signal(stop)
             EverySource(SourceKind.CONSUMER, _read, stop).run(once=once)
             return
         try:
@@ -52,7 +54,6 @@ class Command(BaseCommand):
             if options["check"]:
                 self.stdout.write(check_source(found))
                 return
-            _stop_by_signal(stop)
             consuming = consuming_of(found, stop)
             consuming.run(once=once)
         except (OptionError, BrokerAwayError, UnreadableSecretError) as error:
@@ -84,10 +85,3 @@ def _read(source: Source, stop: Stop, once: bool) -> None:
         consuming_of(source, stop).run(once=once)
     except (OptionError, BrokerAwayError, UnreadableSecretError) as error:
         logger.error("%s: %s", source.name, error)
-
-
-def _stop_by_signal(stop: Stop) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())

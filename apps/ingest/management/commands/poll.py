@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from argparse import ArgumentParser
 from typing import Any
 
@@ -17,6 +15,7 @@ from apps.ingest.transports.every_source import EverySource
 from apps.ingest.transports.options import OptionError, seal, unseal
 from apps.lib import micros
 from apps.lib.secrets import UnreadableSecretError
+from apps.lib.stop_signals import stopped_by_signals
 from apps.projects.models import Project, Source, SourceKind
 
 logger = logging.getLogger(__name__)
@@ -57,14 +56,16 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         """Poll until SIGINT or SIGTERM."""
+        if source is not None:
+            self._poll_one(self._source(project, source, system, given), once=once, check=check)
+        elif check or system is not None or given:
+            raise CommandError("name the source")
+        else:
+            with stopped_by_signals(stop := polling.Stop()):
+                EverySource(SourceKind.POLLER, _read, stop).run(once=once)
+
+    def _poll_one(self, found: Source, *, once: bool, check: bool) -> None:
         stop = polling.Stop()
-        if source is None:
-            if check or system is not None or given:
-                raise CommandError("name the source")
-            _stop_on_signals(stop)
-            EverySource(SourceKind.POLLER, _read, stop).run(once=once)
-            return
-        found = self._source(project, source, system, given)
         try:
             if check:
                 self.stdout.write(check_poller(found))
@@ -72,12 +73,12 @@ class Command(BaseCommand):
             run = polling_of(found, stop, self._notice)
         except (OptionError, UnreadableSecretError, polling.EngineAwayError) as error:
             raise CommandError(f"{found.name}: {error}") from None
-        _stop_on_signals(stop)
         if not once:
             label = polling.kind_of(found.system).label
             self.stderr.write(f"polling {label} for {found.name}, every {micros.format_duration(run.every)}")
         try:
-            run.run(once=once)
+            with stopped_by_signals(stop):
+                run.run(once=once)
         except (polling.EngineAwayError, OptionError) as error:
             raise CommandError(f"{found.name}: {error}") from None
         except Refusal:
@@ -145,10 +146,3 @@ def _read(source: Source, stop: polling.Stop, once: bool) -> None:
         logger.error("%s: %s", source.name, error)
     except Refusal:
         logger.error("%s: PostgreSQL is away", source.name)
-
-
-def _stop_on_signals(stop: threading.Event) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from argparse import ArgumentParser, BooleanOptionalAction
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -20,6 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 from apps.ingest.posting import MAX_ITEMS, Answer, Door, DoorError, WaitEndedError
 from apps.ingest.simulator.script import SECOND, Message, Micros
 from apps.ingest.simulator.traffic import Traffic
+from apps.lib.stop_signals import stopped_by_signals
 
 #: How long due messages are gathered before they go in one request.
 GATHER_SECONDS = 0.25
@@ -65,7 +62,7 @@ class Command(BaseCommand):
         if options["rate"] <= 0 or options["speed"] <= 0 or options["backfill"] < 0:
             raise CommandError("--rate and --speed must be more than 0, --backfill not less")
         stop = threading.Event()
-        with _stopped_by_signals(stop):
+        with stopped_by_signals(stop):
             door = Door(options["url"], options["token"], stop=stop, notice=self.stderr.write)
             run = _Run(door, stop, self.stdout.write, options)
             try:
@@ -189,23 +186,3 @@ class _Run:
 
 def _now() -> Micros:
     return time.time_ns() // 1_000
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and Ctrl-C set `stop`; a second one ends the program at once. Only where signals can be had."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise SystemExit(128 + number)
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
