@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from django.db import connection, transaction
 
 from apps.sagas import catalog
-from apps.sagas.attempts import Execution, execution_of
+from apps.sagas.attempts import Execution, Fact, execution_of
 from apps.sagas.interpretation import DeclaredFlow, DeclaredStep
-from apps.sagas.loading import decode_step
+from apps.sagas.loading import decode_facts, decode_step
 from apps.sagas.locking import shard_of
-from apps.sagas.models import Correlation, Instance, StepExecution
+from apps.sagas.models import Correlation, Instance, SettledFacts, StepExecution
 from apps.sagas.projection import StepState, step_deadline
 from apps.sagas.shapes import CorrelationView, InstanceView, StepView
 from apps.sagas.undoing import StepRef, Undoable
@@ -31,11 +31,17 @@ def find_correlation(project_id: int, correlation_id: str) -> CorrelationView | 
             return None
         keys = {"shard": shard, "correlation_uuid": correlation.id}
         instances = list(Instance.objects.filter(**keys).order_by("started_at", "flow", "run_id"))
-        rows = list(StepExecution.objects.filter(**keys))
+        rows = [(row, decode_step(row.state)) for row in StepExecution.objects.filter(**keys)]
+        settled: dict[StepRef, list[Fact]] = {}
+        if any(state.settled is not None for _, state in rows):
+            for old in SettledFacts.objects.filter(**keys).order_by("place"):
+                settled.setdefault(_ref(old), []).extend(decode_facts(old.facts))
         meaning = catalog.current(project_id)
     declared = {
         instance.id: meaning.definitions.of(instance.flow, instance.flow_version or None) for instance in instances
     }
+    for row, state in rows:
+        state.facts = settled.get(_ref(row), []) + state.facts
     steps = _Steps(instances, declared, rows)
     views = tuple(
         InstanceView(instance, tuple(steps.views(instance)), _unseen(instance, declared[instance.id], steps))
@@ -52,19 +58,24 @@ def find_correlation(project_id: int, correlation_id: str) -> CorrelationView | 
     )
 
 
+def _ref(row: StepExecution | SettledFacts) -> StepRef:
+    return (str(row.instance_id), row.step, row.step_id)
+
+
 class _Steps:
     """The step executions of a correlation: read once, joined by what undoes what."""
 
-    def __init__(self, instances: list[Instance], declared: dict, rows: Iterable[StepExecution]) -> None:
+    def __init__(
+        self, instances: list[Instance], declared: dict, rows: Iterable[tuple[StepExecution, StepState]]
+    ) -> None:
         self._declared: dict = declared
         self.of_instance: dict[str, list[tuple[StepExecution, StepState, Execution]]] = {
             str(instance.id): [] for instance in instances
         }
-        for row in rows:
+        for row, state in rows:
             found = self.of_instance.get(str(row.instance_id))
             if found is None:  # the undeclared instance, hidden by declared ones
                 continue
-            state = decode_step(row.state)
             known = self._known(row.instance_id, row.step)
             found.append((row, state, execution_of(state.facts, known.service if known else None)))
         for found in self.of_instance.values():

@@ -13,10 +13,12 @@ import psycopg
 from django.db import transaction
 
 from apps.sagas import statements
+from apps.sagas.attempts import Fact
 from apps.sagas.ledger import opening, supply_open, supply_owed
 from apps.sagas.merging import InstanceWork, Workspace
 from apps.sagas.projection import InstanceState, StepState
 from apps.sagas.rollups import InstanceFigures, RollupDeltas
+from apps.sagas.settling import settle
 from apps.sagas.undoing import StepRef
 
 _encode = msgspec.json.Encoder().encode
@@ -24,6 +26,7 @@ _encode = msgspec.json.Encoder().encode
 _encode_state = msgspec.json.Encoder(order="deterministic").encode
 decode_instance = msgspec.json.Decoder(InstanceState).decode
 decode_step = msgspec.json.Decoder(StepState).decode
+decode_facts = msgspec.json.Decoder(list[Fact]).decode
 _decode_refs = msgspec.json.Decoder(list[StepRef]).decode
 
 #: (project id, flow) that are known to have their row; only what was committed.
@@ -72,7 +75,7 @@ def load_all_steps(cursor: psycopg.Cursor, work: Workspace) -> None:
     cursor.execute(statements.READ_STEPS, [work.shard, work.uuid], prepare=True)
     for instance, step, step_id, state in cursor.fetchall():
         work.add_stored_step((instance, step, step_id), decode_step(state))
-        work.arrived.add((instance, step, step_id))
+        work.arrived[instance, step, step_id] = None
 
 
 def load_undo_groups(cursor: psycopg.Cursor, touched: list[tuple[Workspace, set[StepRef]]]) -> None:
@@ -109,10 +112,34 @@ def load_awaiting(cursor: psycopg.Cursor, workspaces: Iterable[Workspace]) -> No
     columns = [list(column) for column in zip(*keys, strict=True)]
     cursor.execute(statements.FIND_AWAITING, columns, prepare=True)
     found = cursor.fetchall()
-    for uuid, _, refs in found:
-        by_uuid[uuid].arrived.update(_decode_refs(refs))
+    for uuid, event_id, source, refs in found:
+        arrived = by_uuid[uuid].arrived
+        for ref in _decode_refs(refs):
+            if (waiting := arrived.setdefault(ref, set())) is not None:
+                waiting.add((event_id, source))
     if found:
         cursor.execute(statements.DELETE_AWAITED, columns, prepare=True)
+
+
+def load_settled(cursor: psycopg.Cursor, works: Iterable[Workspace]) -> None:
+    """Put back the settled facts of steps that something new reaches back to."""
+    for work in works:
+        if steps := work.reaching_back():
+            refs = [step.ref for step in steps]
+            settled = read_settled(cursor, work.shard, work.uuid, refs)
+            for step in steps:
+                step.put_back(settled[step.ref])
+
+
+def read_settled(cursor: psycopg.Cursor, shard: int, uuid: str, refs: Iterable[StepRef]) -> dict[StepRef, list[Fact]]:
+    """The settled facts of step executions of one correlation, in order."""
+    found: dict[StepRef, list[Fact]] = {ref: [] for ref in refs}
+    if found:
+        instances, steps, step_ids = (list(column) for column in zip(*found, strict=True))
+        cursor.execute(statements.READ_SETTLED, [instances, steps, step_ids, shard, uuid], prepare=True)
+        for instance, step, step_id, facts in cursor.fetchall():
+            found[instance, step, step_id] += decode_facts(facts)
+    return found
 
 
 def supply(cursor: psycopg.Cursor, work: Workspace) -> None:
@@ -138,7 +165,10 @@ def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDel
     awaited: list[dict[str, Any]] = []
     hidden: list[tuple[int, str]] = []
     flows: set[tuple[int, str]] = set()
+    settled: list[dict[str, Any]] = []
+    whole: list[tuple] = []
     for work in workspaces:
+        _collect_settled(work, settled, whole)
         _collect_steps(work, steps)
         shown = work.shown()
         for instance, event_count in shown:
@@ -162,6 +192,10 @@ def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDel
                 }
             )
     _write(cursor, statements.UPSERT_STEPS, steps)
+    if whole:
+        cursor.execute(statements.DELETE_SETTLED, [list(column) for column in zip(*whole, strict=True)], prepare=True)
+    if settled:
+        cursor.execute(statements.INSERT_SETTLED, [_json(settled)], prepare=True)
     _write(cursor, statements.UPSERT_INSTANCES, instances)
     _write(cursor, statements.UPSERT_ATTRIBUTES, attributes)
     if hidden:
@@ -207,6 +241,22 @@ def _write(cursor: psycopg.Cursor, statement: str, keyed: list[tuple[tuple, dict
 
 def _json(rows: list) -> str:
     return _encode(rows).decode()
+
+
+def _collect_settled(work: Workspace, rows: list[dict[str, Any]], whole: list[tuple]) -> None:
+    """Let the oldest facts of the steps that changed settle."""
+    for ref, step in work.steps.items():
+        if not step.is_changed:
+            continue
+        state = step.state
+        place = state.settled.count if state.settled is not None else 0
+        state.settled, state.facts, facts = settle(state.facts, state.settled)
+        key = (work.shard, work.uuid, *ref)
+        if step.is_whole:
+            whole.append(key)
+        if facts:
+            names = ("shard", "correlation_uuid", "instance_id", "step", "step_id")
+            rows.append({**dict(zip(names, key, strict=True)), "place": place, "facts": _encode(facts).decode()})
 
 
 def _collect_steps(work: Workspace, rows: list[tuple[tuple, dict[str, Any]]]) -> None:

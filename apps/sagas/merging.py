@@ -2,8 +2,8 @@
 
 `Workspace` holds the touched part of one correlation. Recording loads it, rebuilding starts it empty; the merge is the
 same code, so a rebuild gives the same rows. The order of calls: `plan` (says which steps are touched), then whatever is
-stored of them by `add_stored_step`, then `merge`. Where that leaves something in doubt or lacking: `look_back`, the
-ledger's `supply_…`, and `judge`.
+stored of them by `add_stored_step`; `take_in`, then the settled facts of what is `reaching_back`; then `merge`. Where
+that leaves something in doubt or lacking: `look_back`, the ledger's `supply_…`, and `judge`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from apps.sagas.projection import (
     order_of,
 )
 from apps.sagas.rollups import InstanceFigures, RollupDeltas
+from apps.sagas.settling import reaches_back
 from apps.sagas.undoing import StepRef, Undoable
 
 
@@ -80,15 +81,23 @@ class InstanceWork:
 class StepWork:
     """A step execution while it is merged."""
 
-    __slots__ = ("execution", "is_changed", "is_stored", "new_facts", "ref", "state")
+    __slots__ = ("execution", "is_changed", "is_stored", "is_whole", "new_facts", "ref", "state")
 
     def __init__(self, ref: StepRef, state: StepState, *, is_stored: bool) -> None:
         self.ref = ref
         self.state = state
         self.is_stored = is_stored
         self.is_changed = False
+        #: Its settled facts were put back.
+        self.is_whole = False
         self.new_facts: list[Fact] = []
         self.execution: Execution | None = None
+
+    def put_back(self, facts: list[Fact]) -> None:
+        """Put the settled facts back in front of the others."""
+        self.state.facts = facts + self.state.facts
+        self.state.settled = None
+        self.is_whole = True
 
 
 class Lack(NamedTuple):
@@ -122,8 +131,9 @@ class Workspace:
         self.cause_times: dict[str, Micros] = {}
         #: Causes that nobody knows yet: (cause id, event id, source) → (received at, the steps it counts for).
         self.awaited: dict[tuple[str, str, str], tuple[Micros, list[StepRef]]] = {}
-        #: Steps that wait for the time of an event that is among the new ones.
-        self.arrived: set[StepRef] = set()
+        #: Steps that wait for the time of one of the new events → (id, source) of their facts that do; None: any may.
+        self.arrived: dict[StepRef, set[tuple[str, str]] | None] = {}
+        self._touched: dict[StepRef, StepWork] | None = None
         #: A new event has the id of a stored one of another source: as a cause, the later of the two counts.
         self.shares_id = False
         #: What must be supplied before instances can be judged.
@@ -188,7 +198,10 @@ class Workspace:
 
     def merge(self, definitions: Definitions, rollups: RollupDeltas) -> None:
         """Fold the new events in; afterwards steps and instances hold what must be written."""
-        touched = self._take_in_events()
+        touched = self.take_in()
+        for ref in self.arrived:
+            if (work := self.steps.get(ref)) is not None and self._learn_cause_times(work):
+                touched[ref] = work
         by_id = {instance.id: instance for instance in self.instances.values()}
         for instance in by_id.values():
             version = instance.state.version
@@ -202,9 +215,11 @@ class Workspace:
         if not self.lacks and not self.is_in_doubt:
             self.judge()
 
-    def _take_in_events(self) -> dict[StepRef, StepWork]:
-        """Fold the new events into their instances and hand their facts to the steps; the steps that change."""
-        touched: dict[StepRef, StepWork] = {}
+    def take_in(self) -> dict[StepRef, StepWork]:
+        """Fold the new events into their instances and hand their facts to the steps; the steps that get some."""
+        if self._touched is not None:
+            return self._touched
+        touched = self._touched = {}
         if len(self.events) > 1:
             self.events.sort(key=lambda each: order_of(each[0]))
         for event, meaning, source_ref, instance in self.events:
@@ -225,10 +240,20 @@ class Workspace:
                 refs.append(ref)
             for cause in missing:
                 self.awaited[cause, event.id, event.source] = (event.received_at, refs)
-        for ref in self.arrived:
-            if (work := self.steps.get(ref)) is not None and self._learn_cause_times(work):
-                touched[ref] = work
         return touched
+
+    def reaching_back(self) -> list[StepWork]:
+        """Steps of which something new concerns facts that have settled: these must be put back before `merge`."""
+        found = []
+        for ref, work in self.steps.items():
+            settled, facts = work.state.settled, work.state.facts
+            if settled is None:
+                continue
+            waiting = self.arrived.get(ref, set())
+            near = {(fact.id, fact.source) for fact in facts} if waiting else set()
+            if waiting is None or waiting - near or reaches_back(settled, facts, work.new_facts, self.cause_times):
+                found.append(work)
+        return found
 
     def _count(self, touched: Mapping[StepRef, StepWork], instances: Mapping[str, InstanceWork]) -> None:
         """Bring up to date what the steps that changed are worth to their instances."""
@@ -294,9 +319,9 @@ class Workspace:
             service = known.service
         key = (self.project_id, instance.flow, instance.state.version, work.ref[1])
         if work.is_stored and state.facts:
-            rollups.add_step(key, execution_of(state.facts, service), -1)
+            rollups.add_step(key, execution_of(state.facts, service, state.settled), -1)
         state.facts = merge_facts(state.facts, work.new_facts)
-        work.execution = execution_of(state.facts, service)
+        work.execution = execution_of(state.facts, service, state.settled)
         rollups.add_step(key, work.execution, 1)
 
     def undo_names(self, refs: Iterable[StepRef]) -> set[str]:
@@ -310,6 +335,8 @@ class Workspace:
             names.update(step.compensates for step in meaning.steps if step.compensates)
         for work in self.steps.values():
             names.update(fact.compensates for fact in work.state.facts if fact.compensates)
+            if work.state.settled is not None and work.state.settled.signs.compensates:
+                names.add(work.state.settled.signs.compensates)
         names.discard("*")
         return names
 
@@ -319,7 +346,8 @@ class Workspace:
             if work.execution is None:
                 declared = instances[work.ref[0]].declared
                 known = declared.steps.get(work.ref[1]) if declared is not None else None
-                work.execution = execution_of(work.state.facts, known.service if known else None)
+                service = known.service if known is not None else None
+                work.execution = execution_of(work.state.facts, service, work.state.settled)
         executions = {ref: work.execution for ref, work in self.steps.items() if work.execution is not None}
         undoable = Undoable(ref for ref, execution in executions.items() if execution.compensates is None)
         undone: dict[StepRef, Order] = {}

@@ -220,6 +220,24 @@ class StepExecution(models.Model):
         db_table = "step_execution"
 
 
+class SettledFacts(models.Model):
+    """Old facts of a step execution that has very many: only a late event, a page or a rebuild reads them again."""
+
+    pk = models.CompositePrimaryKey("shard", "correlation_uuid", "instance_id", "step", "step_id", "place")
+    shard = models.IntegerField()
+    correlation_uuid = models.UUIDField()
+    instance_id = models.UUIDField()
+    step = models.TextField(db_collation="C")
+    step_id = models.TextField(default="", db_collation="C")
+    #: How many facts lie before these.
+    place = models.IntegerField()
+    #: `attempts.Fact`s as a JSON list, in order.
+    facts = models.TextField()
+
+    class Meta:
+        db_table = "settled_facts"
+
+
 class AwaitedCause(models.Model):
     """An event named a cause that is not known yet: it is looked up when it arrives, and is an orphan until then."""
 

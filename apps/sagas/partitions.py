@@ -18,7 +18,7 @@ from django.db import connection
 if TYPE_CHECKING:
     from django.db.backends.utils import CursorWrapper
 
-TABLES = ("event", "step_execution")
+TABLES = ("event", "step_execution", "settled_facts")
 DAY_MS = 24 * 3600 * 1000
 AHEAD = 8
 
@@ -40,10 +40,12 @@ def ensure(now_ms: int | None = None) -> list[str]:
         # One maker at a time; two web processes may migrate at once.
         cursor.execute("SELECT pg_advisory_lock(hashtext('sagascope.partitions'))")
         try:
+            # The first migration asks before later ones have made all of them.
+            tables = [table for table in TABLES if _exists(cursor, table)]
             for period in range(now_ms // width, now_ms // width + AHEAD):
                 low, high = _bound(period * width), _bound((period + 1) * width)
                 suffix = datetime.fromtimestamp(period * width / 1000, UTC).strftime("%Y%m%d")
-                for table in TABLES:
+                for table in tables:
                     name = f"{table}_{suffix}"
                     if _exists(cursor, name) or _has_default_rows(cursor, table, low, high):
                         continue

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from apps.sagas.attempts import Execution, Fact, Order
+from apps.sagas.attempts import Execution, Fact, Order, Settled
 from apps.sagas.events import SECOND, EventKind, Micros, SagaEvent
 from apps.sagas.interpretation import DeclaredFlow, DeclaredStep, Meaning
 from apps.sagas.ledger import Change, Open, Opening, Owed, opening
@@ -46,13 +46,15 @@ class Given(msgspec.Struct, array_like=True, gc=False):
     is_owed: bool = False
 
 
-class StepState(msgspec.Struct, gc=False):
+class StepState(msgspec.Struct, omit_defaults=True, gc=False):
     """A step execution: its facts, and what they were worth to its instance when last merged."""
 
     facts: list[Fact] = []
     given: Given = msgspec.field(default_factory=Given)
     #: Order of the latest completion of anything that undoes it.
     undone: Order | None = None
+    #: What the facts before `facts` amount to, where there are many.
+    settled: Settled | None = None
 
 
 class Timer(msgspec.Struct, array_like=True, gc=False):

@@ -16,7 +16,7 @@ from django.utils import timezone
 from apps.projects.models import Project
 from apps.sagas import catalog, feed, finding_due, statements
 from apps.sagas.attempts import execution_of
-from apps.sagas.loading import decode_step, load_instances, save
+from apps.sagas.loading import decode_step, load_instances, read_settled, save
 from apps.sagas.locking import lock_correlations
 from apps.sagas.merging import Workspace
 from apps.sagas.models import Correlation, Reprojection
@@ -58,12 +58,16 @@ def _take_back(cursor: psycopg.Cursor, old: Workspace, rollups: RollupDeltas) ->
         if instance.figures is not None:
             rollups.add_instance(old.project_id, instance.flow, instance.figures, -1)
     cursor.execute(statements.READ_STEPS, [old.shard, old.uuid], prepare=True)
-    for instance_id, step, _, state in cursor.fetchall():
-        found = flows.get(instance_id)
+    stored = [
+        ((instance_id, step, step_id), decode_step(state)) for instance_id, step, step_id, state in cursor.fetchall()
+    ]
+    settled = read_settled(cursor, old.shard, old.uuid, [ref for ref, state in stored if state.settled is not None])
+    for ref, state in stored:
+        found = flows.get(ref[0])
         if found is not None:
             version = found.figures.version if found.figures is not None else found.stored_version
-            key = (old.project_id, found.flow, version, step)
-            rollups.add_step(key, execution_of(decode_step(state).facts), -1)
+            key = (old.project_id, found.flow, version, ref[1])
+            rollups.add_step(key, execution_of(settled.get(ref, []) + state.facts), -1)
 
 
 def _clear(cursor: psycopg.Cursor, old: Workspace, kept: set[str]) -> None:
@@ -78,6 +82,7 @@ def _clear(cursor: psycopg.Cursor, old: Workspace, kept: set[str]) -> None:
         cursor.execute(statements.DELETE_INSTANCES, columns, prepare=True)
         cursor.execute(statements.DELETE_ATTRIBUTES, columns, prepare=True)
     cursor.execute(statements.DELETE_STEPS, [old.shard, old.uuid], prepare=True)
+    cursor.execute(statements.DELETE_CORRELATION_SETTLED, [old.shard, old.uuid], prepare=True)
     cursor.execute(statements.DELETE_CORRELATION_AWAITED, [old.shard, old.uuid], prepare=True)
 
 

@@ -22,7 +22,16 @@ from apps.lib import telemetry
 from apps.sagas import catalog, feed, finding_due, statements
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import Meaning
-from apps.sagas.loading import load_all_steps, load_awaiting, load_instances, load_steps, load_undo_groups, save, supply
+from apps.sagas.loading import (
+    load_all_steps,
+    load_awaiting,
+    load_instances,
+    load_settled,
+    load_steps,
+    load_undo_groups,
+    save,
+    supply,
+)
 from apps.sagas.locking import lock_or_create, remember
 from apps.sagas.merging import Workspace
 from apps.sagas.rebuild import reproject_locked
@@ -205,15 +214,18 @@ def _project(cursor: psycopg.Cursor, fresh: _Fresh, meanings: dict[int, catalog.
     for work in merged:
         if work.shares_id:
             load_all_steps(cursor, work)
-    load_steps(cursor, [(work, refs | work.arrived) for work, refs in touched])
+    load_steps(cursor, [(work, refs | work.arrived.keys()) for work, refs in touched])
     undoing = [
         (work, refs)
         for work, refs in touched
         if not work.is_new and (work.has_compensations or work.brings_compensation())
     ]
     load_undo_groups(cursor, undoing)
+    for work in merged:
+        work.take_in()
+    load_settled(cursor, merged)
     rollups = RollupDeltas()
-    for work, _ in touched:
+    for work in merged:
         work.merge(meanings[work.project_id].definitions, rollups)
         if work.is_in_doubt or work.lacks:
             if work.is_in_doubt:

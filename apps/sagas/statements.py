@@ -82,7 +82,7 @@ SELECT owed_at, step_id {_EXECUTIONS} AND step_id = '' AND owed_at IS NOT NULL A
 
 #: Events that wait for one of these ids, with the step executions that the time of the cause matters to.
 FIND_AWAITING = """
-SELECT a.correlation_uuid::text, a.cause_id, a.steps
+SELECT a.correlation_uuid::text, a.event_id, a.source, a.steps
 FROM unnest(%s::int[], %s::uuid[], %s::text[]) k(shard, correlation_uuid, cause_id)
 JOIN awaited_cause a ON a.shard = k.shard AND a.correlation_uuid = k.correlation_uuid AND a.cause_id = k.cause_id
 """
@@ -201,5 +201,30 @@ READ_STEPS = """
 SELECT instance_id::text, step, step_id, state FROM step_execution WHERE shard = %s AND correlation_uuid = %s
 """
 
+#: Settled facts of step executions of one correlation, oldest first.
+READ_SETTLED = """
+SELECT f.instance_id::text, f.step, f.step_id, f.facts
+FROM settled_facts f
+JOIN unnest(%s::uuid[], %s::text[], %s::text[]) k(instance_id, step, step_id)
+     ON k.instance_id = f.instance_id AND k.step = f.step AND k.step_id = f.step_id
+WHERE f.shard = %s AND f.correlation_uuid = %s
+ORDER BY f.place
+"""
+
+INSERT_SETTLED = """
+INSERT INTO settled_facts (shard, correlation_uuid, instance_id, step, step_id, place, facts)
+SELECT shard, correlation_uuid, instance_id, step, step_id, place, facts
+FROM json_populate_recordset(null::settled_facts, %s::json)
+"""
+
+DELETE_SETTLED = """
+DELETE FROM settled_facts f
+USING unnest(%s::int[], %s::uuid[], %s::uuid[], %s::text[], %s::text[])
+      k(shard, correlation_uuid, instance_id, step, step_id)
+WHERE f.shard = k.shard AND f.correlation_uuid = k.correlation_uuid AND f.instance_id = k.instance_id
+      AND f.step = k.step AND f.step_id = k.step_id
+"""
+
+DELETE_CORRELATION_SETTLED = "DELETE FROM settled_facts WHERE shard = %s AND correlation_uuid = %s"
 DELETE_STEPS = "DELETE FROM step_execution WHERE shard = %s AND correlation_uuid = %s"
 DELETE_CORRELATION_AWAITED = "DELETE FROM awaited_cause WHERE shard = %s AND correlation_uuid = %s"
