@@ -25,8 +25,15 @@ class ReceiverKind(models.TextChoices):
     """How a receiver is reached; each has a module in `apps.alerts.receivers`."""
 
     EMAIL = "email", "E-mail"
+    SLACK = "slack", "Slack"
+    TEAMS = "teams", "Microsoft Teams"
+    PAGERDUTY = "pagerduty", "PagerDuty"
+    OPSGENIE = "opsgenie", "Opsgenie"
+    TELEGRAM = "telegram", "Telegram"
     WEBHOOK = "webhook", "Webhook"
-    APPRISE = "apprise", "Chat or pager (Apprise)"
+    ALERTMANAGER_WEBHOOK = "alertmanager_webhook", "Webhook as of Alertmanager"
+    ALERTMANAGER = "alertmanager", "Alertmanager"
+    APPRISE = "apprise", "Others (Apprise)"
 
 
 class Receiver(models.Model):
@@ -34,11 +41,15 @@ class Receiver(models.Model):
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="receivers")
     name = models.CharField(max_length=128)
-    kind = models.CharField(max_length=16, choices=ReceiverKind.choices)
+    kind = models.CharField(max_length=24, choices=ReceiverKind.choices)
     #: The kind's settings as JSON, encrypted as a whole: addresses of chat rooms are secrets too.
     settings_token = models.TextField()
     #: The settings in words without anything secret, for lists.
     summary = models.CharField(max_length=256, default="", blank=True)
+    #: Messages are gathered for so long and sent as one; 0 = each by itself, at once.
+    digest_us = models.BigIntegerField(default=0)
+    #: What is critical does not wait for the digest.
+    is_critical_at_once = models.BooleanField(default=True)
     is_enabled = models.BooleanField(default=True)
     #: Why it was switched off; "" while it is on.
     disabled_reason = models.TextField(default="", blank=True)
@@ -74,7 +85,21 @@ class Rule(models.Model):
     receivers = models.ManyToManyField(Receiver, blank=True, related_name="rules")
     #: At most one message per cause in this time (apart from the one that it is resolved).
     cooldown_us = models.BigIntegerField(default=15 * micros.MINUTE)
+    #: What tells its causes apart, of `conditions.grouping.DIMENSIONS`; none = the condition's own choice.
+    group_by = models.JSONField(default=list, blank=True)
+    #: Who else is told when nobody acknowledges: [{"after_us": …, "receivers": [ids]}, …], the earliest first.
+    escalation = models.JSONField(default=list, blank=True)
+    #: Who answers for it: a person or a team, in words.
+    owner = models.CharField(max_length=128, default="", blank=True)
+    #: Where it is written what to do; http(s).
+    runbook_url = models.CharField(max_length=500, default="", blank=True)
+    #: Judges and shows its incidents, and tells nobody.
+    is_dry_run = models.BooleanField(default=False)
     is_enabled = models.BooleanField(default=True)
+    #: When it was last judged, where its condition is not judged by every sweep; NULL = judge it now.
+    judged_at = models.BigIntegerField(null=True, blank=True)
+    #: What its condition remembers from one time to the next, such as how long things usually take.
+    memory = models.JSONField(default=dict, blank=True)
     is_built_in = models.BooleanField(default=False)
     created_at = models.BigIntegerField(default=micros.now)
 
@@ -100,6 +125,10 @@ class Incident(models.Model):
     #: The rule's name and severity when it opened: history outlives rules.
     rule_name = models.CharField(max_length=128)
     severity = models.CharField(max_length=16, choices=Severity.choices)
+    #: The rule's condition, runbook and whether it only tries, as of the last sweep.
+    condition = models.CharField(max_length=32, default="")
+    runbook_url = models.CharField(max_length=500, default="", blank=True)
+    is_dry_run = models.BooleanField(default=False)
     fingerprint = models.CharField(max_length=64)
     title = models.TextField()
     flow = models.TextField(default="")
@@ -110,12 +139,16 @@ class Incident(models.Model):
     cause = models.TextField(default="")
     instance_count = models.BigIntegerField()
     peak_count = models.BigIntegerField()
+    #: What is counted, in the singular: saga, finding, dead letter, failure ….
+    unit = models.CharField(max_length=32, default="saga")
     #: Up to five correlation IDs, longest waiting first.
     sample = models.JSONField(default=list)
     #: Since when the condition holds, for the longest waiting.
     since = models.BigIntegerField()
     opened_at = models.BigIntegerField()
     changed_at = models.BigIntegerField()
+    #: Who works on it: a name; "" = the rule's owner, if anybody.
+    owner = models.CharField(max_length=128, default="", blank=True)
     acknowledged_at = models.BigIntegerField(null=True)
     acknowledged_by = models.TextField(default="")
     snoozed_until = models.BigIntegerField(null=True)
@@ -133,6 +166,9 @@ class Incident(models.Model):
     rounds = models.IntegerField(default=0)
     told_at = models.BigIntegerField(null=True)
     told_count = models.BigIntegerField(default=0)
+    #: Since when nobody has acknowledged it, and the steps of its rule's escalation that were taken since.
+    unattended_since = models.BigIntegerField(null=True)
+    escalated_steps = models.IntegerField(default=0)
 
     class Meta:
         constraints = [
@@ -178,7 +214,7 @@ class IncidentEntry(models.Model):
     at = models.BigIntegerField()
     #: A user or token name; "" = Sagascope itself.
     by = models.TextField(default="")
-    #: opened, worse, acknowledged, snoozed, woke, resolved, reopened, told, not_told.
+    #: opened, worse, acknowledged, assigned, note, snoozed, woke, escalated, resolved, reopened, told, not_told.
     what = models.CharField(max_length=16)
     detail = models.TextField(default="")
 
@@ -207,7 +243,7 @@ class Delivery(models.Model):
     receiver = models.ForeignKey(Receiver, on_delete=models.CASCADE, related_name="deliveries")
     #: Stable over all tries: the `webhook-id` by which receivers know a message that comes twice.
     message_id = models.CharField(max_length=48, unique=True)
-    #: opened, worse, reopened, reminder, resolved, receiver_disabled, test.
+    #: opened, worse, reopened, reminder, escalated, resolved, receiver_disabled, test.
     kind = models.CharField(max_length=24)
     round = models.IntegerField(default=0)
     status = models.CharField(max_length=16, choices=DeliveryStatus.choices, default=DeliveryStatus.PENDING)
@@ -223,6 +259,8 @@ class Delivery(models.Model):
     #: Why the last try failed, or why it was dropped.
     detail = models.TextField(default="")
     finished_at = models.BigIntegerField(null=True)
+    #: The delivery whose message, a digest, says this one's too.
+    carried_by = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="carried")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["incident", "receiver", "round"], name="delivery_once")]
@@ -237,7 +275,7 @@ class Delivery(models.Model):
 
 
 class DeliveryTry(models.Model):
-    """One try of a delivery: when, how long, what came of it. Never holds a secret or an answer's body."""
+    """One try of a delivery: when, how long, what came of it. Never holds a secret."""
 
     delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="log")
     number = models.IntegerField()
@@ -247,6 +285,8 @@ class DeliveryTry(models.Model):
     #: The HTTP status, where there was one.
     http_status = models.IntegerField(null=True)
     error = models.TextField(default="")
+    #: How the target's answer begins, as one harmless line without anything of the receiver's settings.
+    answer = models.TextField(default="")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["delivery", "number"], name="delivery_try_once")]
@@ -277,3 +317,35 @@ class Silence(models.Model):
 
     def __str__(self) -> str:
         return self.comment or f"silence {self.pk}"
+
+
+class MaintenanceWindow(models.Model):
+    """A silence that was planned: once, or each week on some days at the same time by the clock of a place."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="maintenance_windows")
+    name = models.CharField(max_length=128)
+    #: NULL = any rule.
+    rule = models.ForeignKey(Rule, on_delete=models.CASCADE, null=True, blank=True, related_name="maintenance_windows")
+    #: As for a silence.
+    query = models.TextField(default="", blank=True)
+    #: Of the IANA database, such as Europe/Berlin: what the local times are told by.
+    time_zone = models.CharField(max_length=64)
+    #: Monday = 0; none = once, at `starts_at`.
+    weekdays = models.JSONField(default=list, blank=True)
+    #: Minutes since midnight by the local clock; only of weekly ones.
+    begins_minute = models.IntegerField(default=0)
+    #: Of those that are held once.
+    starts_at = models.BigIntegerField(null=True, blank=True)
+    length_us = models.BigIntegerField()
+    is_enabled = models.BooleanField(default=True)
+    created_by = models.TextField(default="")
+    created_at = models.BigIntegerField(default=micros.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="maintenance_name_once"),
+            models.CheckConstraint(condition=models.Q(length_us__gt=0), name="maintenance_has_length"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
