@@ -197,6 +197,10 @@ INGEST_MAX_OTLP_BODY_BYTES = int(os.environ.get("INGEST_MAX_OTLP_BODY_BYTES", 20
 INGEST_MAX_HISTORY_BYTES = int(os.environ.get("INGEST_MAX_HISTORY_BYTES", 64 * 1024 * 1024))
 INGEST_MAX_EVENT_BYTES = int(os.environ.get("INGEST_MAX_EVENT_BYTES", 1024 * 1024))
 INGEST_MAX_ITEMS = int(os.environ.get("INGEST_MAX_ITEMS", 1000))
+#: Processes that decode and record for each web process, in which HTTP stays; 0 = the web process does it itself.
+INGEST_RECORDERS = int(
+    os.environ.get("INGEST_RECORDERS", min(len(os.sched_getaffinity(0)), 4) if hasattr(os, "sched_getaffinity") else 2)
+)
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(INGEST_MAX_OTLP_BODY_BYTES, INGEST_MAX_HISTORY_BYTES) + 1024
 #: Hosts beside Amazon's own that may sign SNS messages and confirm subscriptions: a LocalStack, say. `host[:port]`.
 SNS_HOSTS = [host for host in os.environ.get("SNS_HOSTS", "").split(",") if host]

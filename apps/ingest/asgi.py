@@ -1,8 +1,7 @@
 """`POST /api/v1/events` and what systems push, as a bare ASGI application in front of Django.
 
-Small requests never occupy a thread: they are decoded here and wait, as a coroutine, for the transaction that they
-share with others (`sagas.group_commit`). Large ones are decoded and recorded in a few threads. The body is counted
-while it is read, so no more of it is ever held than is allowed.
+The body is counted while it is read, so no more of it is ever held than is allowed. Then it is taken in
+(`ingest.taking_in`), by a recorder process where there are some (`ingest.recorders`).
 """
 
 from __future__ import annotations
@@ -10,28 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 from django.conf import settings
-from django.db import close_old_connections
 from django.http.request import split_domain_port, validate_host
 
 from apps.ingest import answers, door, pushes
 from apps.ingest.answers import Answer, Refusal
+from apps.ingest.recorders import RecorderGoneError, Recorders
+from apps.ingest.taking_in import in_thread, take_in
 from apps.lib import micros, telemetry
-from apps.sagas.group_commit import OverloadedError, submitted
 
 logger = logging.getLogger(__name__)
 
 PATH = "/api/v1/events"
-#: Bodies up to this size are decoded on the event loop, which costs less than a change of threads.
-INLINE_BYTES = 16 * 1024
-#: Requests up to this many events share a transaction with others; larger ones are worth their own.
-GROUPED_EVENTS = 64
-#: Threads for what waits: PostgreSQL does its part of the work meanwhile.
-THREADS = 4
 #: Bytes of bodies held at once; beyond that senders are told to come again. Bounds the memory of a process.
 MOST_HELD_BYTES = 64 * 1024 * 1024
 #: A sender must have sent its body by then.
@@ -43,9 +35,9 @@ _CLOSE = (("connection", "close"),)
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
-T = TypeVar("T")
 
-_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ingest")
+#: Those of this web process, which starts and stops them.
+recorders = Recorders()
 _held_bytes = 0
 _good_hosts: set[bytes] = set()
 
@@ -69,13 +61,8 @@ async def application(scope: MutableMapping[str, Any], receive: Receive, send: S
         return
     except Refusal as refusal:
         answer = refusal.answer
-    except OverloadedError:
-        answer = answers.unavailable("too much is waiting to be stored; send it again")
     except Exception as error:
-        # Not the sender's fault, whatever it is: it may keep the events and come again.
-        log = logger.warning if door.is_away(error) else logger.exception
-        log("a request could not be answered: %s", error)
-        answer = answers.unavailable()
+        answer = door.failed(error)
     if scope["path"] == PATH:
         telemetry.ingest_duration.record(perf_counter() - started)
     else:
@@ -96,7 +83,7 @@ async def _answer(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
     if door.is_quick_to_admit(headers):
         admission = door.admit(headers)
     else:
-        admission = await _in_thread(door.admit, headers)
+        admission = await in_thread(door.admit, headers)
     parts: list[bytes] = []
     try:
         await _read(receive, parts, settings.INGEST_MAX_BODY_BYTES)
@@ -110,59 +97,25 @@ async def _answer_push(scope: MutableMapping[str, Any], receive: Receive) -> Ans
     """Documents, not single events: each is worth a thread of its own. The answer is not dressed yet."""
     query = scope["query_string"].decode("latin-1")
     request = pushes.PushRequest(scope["method"], scope["path"], query, scope["headers"], b"")
-    await _in_thread(pushes.admit, request)
+    await in_thread(pushes.admit, request)
     parts: list[bytes] = []
     try:
         await _read(receive, parts, pushes.most_bytes(scope["path"]))
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         whole = pushes.PushRequest(scope["method"], scope["path"], query, scope["headers"], body)
-        return await _in_thread(pushes.answered, whole, micros.now())
+        return await in_thread(pushes.answered, whole, micros.now())
     finally:
         _hold(-sum(map(len, parts)))
 
 
 async def _take_in(admission: door.Admission, body: bytes, received_at: int) -> Answer:
-    if len(body) > INLINE_BYTES or admission.is_gzip:
-        return await _in_thread(_take_in_large, admission, body, received_at)
-    decoded = door.decode(admission, body, received_at)
-    if len(decoded.events) > GROUPED_EVENTS:
-        return await _in_thread(_store_and_conclude, admission, decoded, received_at)
-    if not decoded.events:
-        return await _in_thread(_store_and_conclude, admission, decoded, received_at)
+    if not recorders.is_running:
+        return await take_in(admission, body, received_at)
     try:
-        outcome = await submitted(admission.project_id, admission.source_id, decoded.events)
-    except OverloadedError:
-        raise
-    except Exception as error:
-        if door.is_away(error):
-            raise
-        # One of these events is at fault: find out which.
-        return await _in_thread(_store_and_conclude, admission, decoded, received_at)
-    if decoded.rejections or outcome.conflicts:
-        return await _in_thread(door.conclude, admission, decoded, outcome, (), received_at)
-    return door.conclude(admission, decoded, outcome, (), received_at)
-
-
-def _take_in_large(admission: door.Admission, body: bytes, received_at: int) -> Answer:
-    return _store_and_conclude(admission, door.decode(admission, body, received_at), received_at)
-
-
-def _store_and_conclude(admission: door.Admission, decoded: Any, received_at: int) -> Answer:
-    outcome, refused = door.store(admission, decoded.events)
-    return door.conclude(admission, decoded, outcome, refused, received_at)
-
-
-async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_threads, _with_connection, call, arguments)
-
-
-def _with_connection(call: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-    """Threads outlive requests and so do their database connections: look at them as Django does between requests."""
-    close_old_connections()
-    try:
-        return call(*arguments)
-    finally:
-        close_old_connections()
+        return await recorders.take_in(admission, body, received_at)
+    except RecorderGoneError:
+        logger.warning("a recorder died before it had answered; the sender is told to come again")
+        return answers.unavailable()
 
 
 def _is_for_us(headers: Headers) -> bool:

@@ -175,6 +175,13 @@ def conclude(
     return answers.counts(outcome.accepted, outcome.duplicates, rejections)
 
 
+def failed(error: BaseException) -> Answer:
+    """The answer when something of ours broke: not the sender's fault, who may keep the events and come again."""
+    log = logger.warning if is_away(error) else logger.exception
+    log("a request could not be answered: %s", error)
+    return answers.unavailable()
+
+
 def is_away(error: BaseException) -> bool:
     """True when the database is the trouble, not the event: then everything can be sent again."""
     return isinstance(error, DatabaseError) and not isinstance(error, DataError | IntegrityError)

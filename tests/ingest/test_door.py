@@ -12,7 +12,7 @@ import pytest
 from django.db import DataError, OperationalError
 from django.test import Client
 
-from apps.ingest import asgi, door
+from apps.ingest import asgi, door, taking_in
 from apps.ingest.formats import Rejection
 from apps.ingest.rejected import count_rejected, keep, list_rejected
 from apps.lib import micros
@@ -416,7 +416,7 @@ async def test_a_failed_commit_is_503_for_everybody_who_waited(inner: Door, monk
         future.set_exception(OperationalError("the server closed the connection"))
         return future
 
-    monkeypatch.setattr(asgi, "submitted", submit)
+    monkeypatch.setattr(taking_in, "submitted", submit)
     assert (await inner.post(text_of(event()))).status == 503
 
 
@@ -424,7 +424,7 @@ async def test_too_much_waiting_is_503(inner: Door, monkeypatch: pytest.MonkeyPa
     def submit(*_: Any) -> asyncio.Future[Outcome]:
         raise OverloadedError
 
-    monkeypatch.setattr(asgi, "submitted", submit)
+    monkeypatch.setattr(taking_in, "submitted", submit)
     assert (await inner.post(text_of(event()))).status == 503
 
 
@@ -452,7 +452,7 @@ def test_an_event_that_cannot_be_stored_does_not_take_its_neighbours_along(
 
 async def test_the_event_is_answered_only_after_its_commit(inner: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    monkeypatch.setattr(asgi, "submitted", lambda *_: future)
+    monkeypatch.setattr(taking_in, "submitted", lambda *_: future)
 
     answer = asyncio.ensure_future(inner.post(text_of(event())))
     for _ in range(20):

@@ -1,0 +1,259 @@
+"""Recorder processes: a web process hands the bodies of events to them, so that more than one core decodes and merges.
+
+Python computes on one core per process. The web process keeps what costs little (HTTP, tokens, limits) and sends each
+admitted body over a socket; a recorder takes it in as the web process itself would (`taking_in`) and sends the answer
+back. Nothing is acknowledged before its COMMIT: when a recorder dies, what it had not answered is answered 503, to be
+sent again, and another one takes its place. When the web process dies, its recorders see the end of their sockets and
+leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import socket
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+
+import msgspec
+import uvloop
+
+from apps.ingest.answers import Answer, Headers
+from apps.ingest.door import Admission
+from apps.sagas.events import Micros
+
+logger = logging.getLogger(__name__)
+
+#: Small bodies go to the first recorder until so many wait there: what waits together shares a transaction.
+GROUPED = 400
+SMALL_BYTES = 16 * 1024
+#: Pause before a recorder that died is replaced.
+RESPAWN_SECONDS = 1.0
+
+_LENGTH_BYTES = 4
+
+
+class _Work(msgspec.Struct, array_like=True):
+    """What a recorder is asked: one body."""
+
+    number: int
+    admission: Admission
+    received_at: Micros
+    body: bytes
+
+
+class _Done(msgspec.Struct, array_like=True):
+    """What it answers."""
+
+    number: int
+    status: int
+    headers: Headers
+    body: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_work = msgspec.msgpack.Decoder(_Work).decode
+_decode_done = msgspec.msgpack.Decoder(_Done).decode
+
+
+class RecorderGoneError(Exception):
+    """The recorder died before it answered: nobody knows whether the events were committed. They can be sent again."""
+
+
+class _Frames(asyncio.Protocol):
+    """Messages over a byte stream, each led by its length."""
+
+    def __init__(self, on_frame: Callable[[bytes], object], on_end: Callable[[], object]) -> None:
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._held = bytearray()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._transport = None
+        self._on_end()
+
+    def data_received(self, data: bytes) -> None:
+        held = self._held
+        held += data
+        at = 0
+        while len(held) - at >= _LENGTH_BYTES:
+            end = at + _LENGTH_BYTES + int.from_bytes(held[at : at + _LENGTH_BYTES], "big")
+            if len(held) < end:
+                break
+            self._on_frame(bytes(held[at + _LENGTH_BYTES : end]))
+            at = end
+        if at:
+            del held[:at]
+
+    def send(self, message: _Work | _Done) -> None:
+        """Queue a message. Raises RecorderGoneError when nobody is at the other end."""
+        if self._transport is None:
+            raise RecorderGoneError
+        frame = _encode(message)
+        self._transport.write(len(frame).to_bytes(_LENGTH_BYTES, "big") + frame)
+
+    def close(self) -> None:
+        """End the stream after what is queued."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+# --- in the web process -----------------------------------------------------------------------------------------------
+
+
+class _Recorder:
+    """One recorder as the web process sees it."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, asyncio.Future[Answer]] = {}
+        self.held_bytes = 0
+        self._process: BaseProcess | None = None
+        self._frames = _Frames(self._answered, self._ended)
+        self._gone = asyncio.Event()
+
+    async def start(self) -> None:
+        """Start the process and connect to it."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["apps.ingest.recorder_process"])
+            self._process = context.Process(target=_run, args=(theirs,), name="recorder", daemon=True)
+            # The first start waits until a server process has imported everything that recorders share.
+            await asyncio.to_thread(self._process.start)
+        await asyncio.get_running_loop().create_unix_connection(lambda: self._frames, sock=ours)
+
+    async def gone(self) -> None:
+        """Wait until it has died."""
+        await self._gone.wait()
+
+    async def stop(self) -> None:
+        """Let it finish what it has."""
+        if self.waiting:
+            await asyncio.wait(list(self.waiting.values()), timeout=5.0)
+        self._frames.close()
+        if self._process is not None:
+            await asyncio.to_thread(self._process.join, 5.0)
+
+    async def take_in(self, number: int, admission: Admission, body: bytes, received_at: Micros) -> Answer:
+        future = asyncio.get_running_loop().create_future()
+        self._frames.send(_Work(number, admission, received_at, body))
+        self.waiting[number] = future
+        self.held_bytes += len(body)
+        try:
+            answer: Answer = await future
+            return answer
+        finally:
+            self.held_bytes -= len(body)
+            self.waiting.pop(number, None)
+
+    def _answered(self, frame: bytes) -> None:
+        done = _decode_done(frame)
+        future = self.waiting.get(done.number)
+        if future is not None and not future.done():
+            future.set_result(Answer(done.status, done.headers, done.body))
+
+    def _ended(self) -> None:
+        self._gone.set()
+        for future in self.waiting.values():
+            if not future.done():
+                future.set_exception(RecorderGoneError())
+
+
+class Recorders:
+    """The recorders of this web process; none until they are started."""
+
+    def __init__(self) -> None:
+        self._running: list[_Recorder] = []
+        self._keepers: list[asyncio.Task[None]] = []
+        self._numbers = 0
+
+    def start(self, count: int) -> None:
+        """Start so many in the background; until they are there, and where there are none, `is_running` is false."""
+        self._keepers = [asyncio.create_task(self._keep()) for _ in range(count)]
+
+    async def stop(self) -> None:
+        """Let them finish, and end them."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    @property
+    def is_running(self) -> bool:
+        """True when there is a recorder to send to."""
+        return bool(self._running)
+
+    async def take_in(self, admission: Admission, body: bytes, received_at: Micros) -> Answer:
+        """`taking_in.take_in` in a recorder. Raises RecorderGoneError when it dies over it."""
+        self._numbers += 1
+        return await self._choose(len(body)).take_in(self._numbers, admission, body, received_at)
+
+    def _choose(self, size: int) -> _Recorder:
+        if size <= SMALL_BYTES:
+            for recorder in self._running:
+                if len(recorder.waiting) < GROUPED:
+                    return recorder
+        return min(self._running, key=lambda recorder: recorder.held_bytes)
+
+    async def _keep(self) -> None:
+        """Keep one recorder alive until cancelled."""
+        while True:
+            recorder = _Recorder()
+            try:
+                await recorder.start()
+                self._running.append(recorder)
+                await recorder.gone()
+                logger.error("a recorder process died; another one is started")
+            except OSError as error:
+                logger.error("a recorder process could not be started: %s", error)
+            except asyncio.CancelledError:
+                await recorder.stop()
+                raise
+            finally:
+                if recorder in self._running:
+                    self._running.remove(recorder)
+            await asyncio.sleep(RESPAWN_SECONDS)
+
+
+# --- in the recorder --------------------------------------------------------------------------------------------------
+
+
+def _run(connection: socket.socket) -> None:
+    """The life of a recorder: until the other end of its socket is closed."""
+    # Ctrl-C reaches everybody in the terminal; the web process says when it is over.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(connection))
+
+
+async def _serve(connection: socket.socket) -> None:
+    ended = asyncio.Event()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def on_frame(frame: bytes) -> None:
+        task = asyncio.create_task(_answer(_decode_work(frame), frames))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    frames = _Frames(on_frame, ended.set)
+    connection.setblocking(False)
+    await asyncio.get_running_loop().create_unix_connection(lambda: frames, sock=connection)
+    await ended.wait()
+    # Nobody waits for these answers any more; what they record is committed all the same.
+    if tasks:
+        await asyncio.wait(tasks, timeout=5.0)
+
+
+async def _answer(work: _Work, frames: _Frames) -> None:
+    from apps.ingest.taking_in import take_in
+
+    answer = await take_in(work.admission, work.body, work.received_at)
+    try:
+        frames.send(_Done(work.number, answer.status, answer.headers, answer.body))
+    except RecorderGoneError:
+        logger.info("the web process went away before it had its answer")
