@@ -29,6 +29,7 @@ from apps.sagas.finding_due import DueKey
 from apps.sagas.findings import OPEN, CorrelationFacts, Found, Policy, gather, judge
 from apps.sagas.models import CompensableStep
 from apps.sagas.storage import EVENT_COLUMNS, decode_event
+from apps.sagas.surveying import Survey
 
 logger = logging.getLogger(__name__)
 
@@ -221,6 +222,7 @@ def _judge(cursor: psycopg.Cursor, correlations: list[_Correlation], now: Micros
     wanted: dict[str, dict[str, Any]] = {}
     compensated: set[tuple[int, str, str]] = set()
     later: dict[Micros, list[DueKey]] = defaultdict(list)
+    survey = Survey()
     for each in correlations:
         meaning = meanings[each.project_id]
         key = (each.project_id, each.shard, each.uuid, each.name)
@@ -230,12 +232,14 @@ def _judge(cursor: psycopg.Cursor, correlations: list[_Correlation], now: Micros
             row = _row(each, found, now)
             wanted[row["id"]] = row
         compensated |= _compensated(each.project_id, facts)
+        survey.add(each.project_id, each.shard, each.uuid, facts)
         if (due_at := facts.next_due) is not None:
             later[due_at].append(each.due_key)
     _write(cursor, correlations, keys, wanted, now, judged)
     for due_at, keys_due in later.items():
         finding_due.mark_at(cursor, due_at, keys_due)
     _learn(cursor, compensated, now)
+    survey.write(cursor, keys, now)
     judged.correlations += len(correlations)
 
 

@@ -456,3 +456,67 @@ class EventSchema(models.Model):
     class Meta:
         db_table = "event_schema"
         constraints = [models.UniqueConstraint(fields=["project", "event_type", "version"], name="event_schema_once")]
+
+
+class Variant(models.Model):
+    """A path that instances of a flow took (`variants.Path`); written once, by `surveying`."""
+
+    pk = models.CompositePrimaryKey("project", "flow", "variant")
+    project = models.ForeignKey(Project, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False)
+    flow = models.TextField()
+    #: Sixteen hexadecimal digits that follow from the path.
+    variant = models.TextField(db_collation="C")
+    #: The path as JSON, and what `via:` finds it by.
+    nodes = models.TextField()
+    marks = ArrayField(models.TextField())
+    seen_at = models.BigIntegerField()
+
+    class Meta:
+        db_table = "variant"
+
+
+class InstancePath(models.Model):
+    """Which variant an instance is of, and what it counts for in `VariantTally`: taken back when that changes."""
+
+    pk = models.CompositePrimaryKey("shard", "instance_id")
+    shard = models.IntegerField()
+    instance_id = models.UUIDField()
+    correlation_uuid = models.UUIDField()
+    project = models.ForeignKey(Project, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False)
+    flow = models.TextField()
+    variant = models.TextField(db_collation="C")
+    #: Hours since 1970 UTC: when it started.
+    hour = models.IntegerField()
+    #: As in `VariantTally`: open or how it ended; the bucket of its duration; [edge, coarse bucket, …].
+    status = models.TextField()
+    run = models.IntegerField(null=True)
+    pauses = ArrayField(models.IntegerField())
+
+    class Meta:
+        db_table = "instance_path"
+        indexes = [
+            models.Index(fields=["shard", "correlation_uuid"], name="path_correlation"),
+            models.Index(fields=["project", "flow", "variant"], name="path_variant"),
+        ]
+
+
+class VariantTally(models.Model):
+    """The instances of one variant that started in one hour: how they ended, how long they and their pauses took."""
+
+    pk = models.CompositePrimaryKey("project", "flow", "hour", "variant")
+    project = models.ForeignKey(Project, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False)
+    flow = models.TextField()
+    hour = models.IntegerField()
+    variant = models.TextField(db_collation="C")
+    open = models.IntegerField(default=0)
+    completed = models.IntegerField(default=0)
+    compensated = models.IntegerField(default=0)
+    failed = models.IntegerField(default=0)
+    cancelled = models.IntegerField(default=0)
+    timed_out = models.IntegerField(default=0)
+    #: [bucket, instances, …] of durations; [edge, coarse bucket, instances, …] of pauses.
+    runs = ArrayField(models.IntegerField())
+    pauses = ArrayField(models.IntegerField())
+
+    class Meta:
+        db_table = "variant_tally"
