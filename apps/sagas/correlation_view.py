@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from django.db import connection, transaction
 
@@ -12,7 +13,7 @@ from apps.sagas.interpretation import DeclaredFlow, DeclaredStep
 from apps.sagas.loading import decode_facts, decode_step
 from apps.sagas.locking import shard_of
 from apps.sagas.models import Correlation, Instance, SettledFacts, StepExecution
-from apps.sagas.projection import StepState, step_deadline
+from apps.sagas.projection import step_deadline
 from apps.sagas.shapes import CorrelationView, InstanceView, StepView
 from apps.sagas.undoing import StepRef, Undoable
 
@@ -38,15 +39,16 @@ def find_correlation(project_id: int, correlation_id: str) -> CorrelationView | 
                 settled.setdefault(_ref(old), []).extend(decode_facts(old.facts))
         meaning = catalog.current(project_id)
     declared = {
-        instance.id: meaning.definitions.of(instance.flow, instance.flow_version or None) for instance in instances
+        str(instance.id): meaning.definitions.of(instance.flow, instance.flow_version or None) for instance in instances
     }
+    entries = []
     for row, state in rows:
-        state.facts = settled.get(_ref(row), []) + state.facts
-    steps = _Steps(instances, declared, rows)
-    views = tuple(
-        InstanceView(instance, tuple(steps.views(instance)), _unseen(instance, declared[instance.id], steps))
-        for instance in instances
-    )
+        ref = _ref(row)
+        if ref[0] in declared:  # else the undeclared instance, hidden by declared ones
+            facts = settled.get(ref, []) + state.facts
+            known = _known(declared[ref[0]], ref)
+            execution = execution_of(facts, known.service if known is not None else None)
+            entries.append(Executed(ref, execution, state.given.is_owed))
     return CorrelationView(
         project_id=project_id,
         correlation_id=correlation_id,
@@ -54,8 +56,31 @@ def find_correlation(project_id: int, correlation_id: str) -> CorrelationView | 
         event_count=correlation.event_count,
         first_event_at=correlation.first_event_at,
         last_event_at=correlation.last_event_at,
-        instances=views,
+        instances=view_instances(instances, declared, entries),
     )
+
+
+class Executed(NamedTuple):
+    """A step execution; `is_owed` once its instance turns back."""
+
+    ref: StepRef
+    execution: Execution
+    is_owed: bool
+
+
+def view_instances(
+    instances: Sequence[Instance], declared: Mapping[str, DeclaredFlow | None], executed: Iterable[Executed]
+) -> tuple[InstanceView, ...]:
+    """Instances with their step executions, joined by what undoes what. `declared` is by the instance's id as text."""
+    steps = _Steps(instances, declared, executed)
+    return tuple(
+        InstanceView(instance, tuple(steps.views(instance)), _unseen(declared[str(instance.id)], instance, steps))
+        for instance in instances
+    )
+
+
+def _known(flow: DeclaredFlow | None, ref: StepRef) -> DeclaredStep | None:
+    return flow.steps.get(ref[1]) if flow is not None else None
 
 
 def _ref(row: StepExecution | SettledFacts) -> StepRef:
@@ -66,33 +91,22 @@ class _Steps:
     """The step executions of a correlation: read once, joined by what undoes what."""
 
     def __init__(
-        self, instances: list[Instance], declared: dict, rows: Iterable[tuple[StepExecution, StepState]]
+        self,
+        instances: Sequence[Instance],
+        declared: Mapping[str, DeclaredFlow | None],
+        executed: Iterable[Executed],
     ) -> None:
-        self._declared: dict = declared
-        self.of_instance: dict[str, list[tuple[StepExecution, StepState, Execution]]] = {
-            str(instance.id): [] for instance in instances
-        }
-        for row, state in rows:
-            found = self.of_instance.get(str(row.instance_id))
-            if found is None:  # the undeclared instance, hidden by declared ones
-                continue
-            known = self._known(row.instance_id, row.step)
-            found.append((row, state, execution_of(state.facts, known.service if known else None)))
+        self._declared = declared
+        self.of_instance: dict[str, list[Executed]] = {str(instance.id): [] for instance in instances}
+        for one in executed:
+            self.of_instance[one.ref[0]].append(one)
         for found in self.of_instance.values():
-            found.sort(key=lambda entry: (entry[2].first_at, entry[0].step, entry[0].step_id))
+            found.sort(key=lambda one: (one.execution.first_at, one.ref[1:]))
         self._undoes, self._undone_by = self._join()
-
-    def _known(self, instance_id: object, step: str) -> DeclaredStep | None:
-        flow: DeclaredFlow | None = self._declared[instance_id]
-        return flow.steps.get(step) if flow is not None else None
 
     def _join(self) -> tuple[dict, dict]:
         """What each compensation undoes (own instance first, then the correlation), and the reverse."""
-        done = {
-            (instance_id, row.step, row.step_id): execution
-            for instance_id, entries in self.of_instance.items()
-            for row, _, execution in entries
-        }
+        done = {one.ref: one.execution for entries in self.of_instance.values() for one in entries}
         undoable = Undoable(ref for ref, execution in done.items() if execution.compensates is None)
         undoes: dict[StepRef, tuple[StepRef, ...]] = {}
         undone_by: dict[StepRef, list[str]] = {}
@@ -108,15 +122,15 @@ class _Steps:
 
     def views(self, instance: Instance) -> Iterable[StepView]:
         """The step executions of one instance, earliest first."""
-        for row, state, execution in self.of_instance[str(instance.id)]:
-            ref = (str(instance.id), row.step, row.step_id)
-            known = self._known(instance.id, row.step)
+        declared = self._declared[str(instance.id)]
+        for ref, execution, is_owed in self.of_instance[str(instance.id)]:
+            known = _known(declared, ref)
             deadline_at, reason = None, ""
             if execution.is_open and instance.ended_at is None:
-                deadline_at, reason = step_deadline(row.step, execution.sign_at, self._declared[instance.id])
+                deadline_at, reason = step_deadline(ref[1], execution.sign_at, declared)
             yield StepView(
-                step=row.step,
-                step_id=row.step_id,
+                step=ref[1],
+                step_id=ref[2],
                 status=execution.status,
                 service=execution.service,
                 first_at=execution.first_at,
@@ -130,15 +144,15 @@ class _Steps:
                 compensated_by=tuple(sorted(set(self._undone_by.get(ref, ())))),
                 undoes=self._undoes.get(ref, ()),
                 role=known.role if known is not None else "",
-                owed=instance.owed_count > 0 and state.given.is_owed,
+                owed=instance.owed_count > 0 and is_owed,
                 deadline_at=deadline_at,
                 deadline_reason=reason or None,
             )
 
 
-def _unseen(instance: Instance, declared: DeclaredFlow | None, steps: _Steps) -> tuple[tuple[str, str, str], ...]:
+def _unseen(declared: DeclaredFlow | None, instance: Instance, steps: _Steps) -> tuple[tuple[str, str, str], ...]:
     """Forward steps of the definition that this instance has not begun."""
     if declared is None:
         return ()
-    seen = {row.step for row, _, _ in steps.of_instance[str(instance.id)]}
+    seen = {one.ref[1] for one in steps.of_instance[str(instance.id)]}
     return tuple((step.name, step.service or "", step.role) for step in declared.forward_steps if step.name not in seen)
