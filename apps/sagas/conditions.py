@@ -205,6 +205,50 @@ def _finding(term: Term, patterns: list[Pattern], project_id: int, marks: Waterm
     return Condition(broke, [codes])
 
 
+def _via(term: Term, patterns: list[Pattern], project_id: int, marks: Watermarks) -> Condition:
+    """Through the dictionary of variants, which is small: the paths that pass there, then the instances of those."""
+    parts = []
+    for pattern in patterns:
+        if pattern.is_exact:
+            parts.append(Condition("marks @> ARRAY[%s]", [pattern.text]))
+        else:
+            parts.append(Condition("EXISTS (SELECT 1 FROM unnest(marks) AS mark WHERE mark LIKE %s)", [like(pattern)]))
+    found = any_of(parts)
+    sql = f"SELECT DISTINCT variant FROM variant WHERE project_id = %s AND ({found.sql})"  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [project_id, *found.params])
+        return _of_variants([row[0] for row in cursor.fetchall()], project_id)
+
+
+def _variant(term: Term, patterns: list[Pattern], project_id: int, marks: Watermarks) -> Condition:
+    exact = [pattern.text for pattern in patterns if pattern.is_exact]
+    inexact = [pattern for pattern in patterns if not pattern.is_exact]
+    if inexact:
+        found = _matches("variant", inexact)
+        sql = f"SELECT DISTINCT variant FROM variant WHERE project_id = %s AND ({found.sql})"  # noqa: S608
+        with connection.cursor() as cursor:
+            cursor.execute(sql, [project_id, *found.params])
+            exact += [row[0] for row in cursor.fetchall()]
+    return _of_variants(exact, project_id)
+
+
+def _of_variants(variants: list[str], project_id: int) -> Condition:
+    """Instances of few variants are looked up; of variants that many took, the rows of the list are checked."""
+    found = Condition(
+        "SELECT path.shard, path.instance_id FROM instance_path AS path WHERE path.project_id = %s"
+        " AND path.variant = ANY(%s)",
+        [project_id, variants],
+    )
+    if _finds_few(found):
+        return Condition(f"(instance.shard, instance.id) IN ({found.sql})", found.params)
+    # A value read for each row, which the planner cannot turn into a join over all paths: there is at most one.
+    path = (
+        "(SELECT path.variant FROM instance_path AS path WHERE path.shard = instance.shard"
+        " AND path.instance_id = instance.id)"
+    )
+    return Condition(f"{path} = ANY(%s)", [variants])
+
+
 def _error(term: Term, patterns: list[Pattern], project_id: int, marks: Watermarks) -> Condition:
     found = any_of([_matches("instance.error", patterns), _matches("instance.error_fingerprint", patterns)])
     if any(not pattern.text.strip("*") for pattern in patterns):
@@ -264,5 +308,7 @@ _SPECIAL: dict[str, _Special] = {
     "step": _open_step,
     "error": _error,
     "finding": _finding,
+    "via": _via,
+    "variant": _variant,
     "text": _free_text,
 }

@@ -75,6 +75,8 @@ _LIST = (
     Key("attr", ValueKind.TEXT, "a searchable fact from its events: attr.NAME", "attr.customer=42"),
     Key("correlation", ValueKind.TEXT, "correlation ID", "correlation:order-7f3*"),
     Key("step", ValueKind.TEXT, "a step that is open now", "step:reserve-stock"),
+    Key("via", ValueKind.TEXT, "passed a step, from one to the next, or with an outcome", "via:pay>pack,ship=failed"),
+    Key("variant", ValueKind.TEXT, "took this path; a flow's page names them", "variant:3fd2a90c11b84e67"),
     Key("service", ValueKind.TEXT, "service that acted last", "service:payments"),
     Key("version", ValueKind.TEXT, "version of the flow", "version:3"),
     Key("run", ValueKind.TEXT, "run ID", 'run:"2026-11-19"'),

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from apps.lib.micros import HOUR
-from apps.sagas import catalog, judging, rebuild
+from apps.sagas import catalog, conditions, judging, queries, rebuild
 from apps.sagas.models import Instance, InstancePath, Variant, VariantTally
+from apps.sagas.query import parse
 from apps.sagas.surveying import STATUSES
 from apps.sagas.variants import decode
 from tests.findings.court import bring_forward
@@ -160,3 +161,39 @@ def test_an_instance_that_is_no_longer_shown_is_no_longer_counted(shop: Shop) ->
     survey()
     assert {key[0] for key in tallied(shop)} == {"order"}
     assert InstancePath.objects.filter(project=shop.project).count() == 1
+
+
+@pytest.mark.parametrize("few", [conditions.FEW, 0], ids=["looked up", "checked along the list"])
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("via:pack", {"order-1", "undone", "fork"}),
+        ("via:pay>pack", {"order-1", "undone", "fork"}),
+        ("via:pack>ship", {"order-1", "fork"}),
+        ("via:pack=failed", {"undone"}),
+        ("via:mail,refund", {"undone", "fork"}),
+        ("via:*=open", {"open"}),
+        ("-via:pack", {"open"}),
+        ('via:"*"', set()),
+        ("via:nothing", set()),
+        ("variant:0123456789abcdef", set()),
+    ],
+)
+def test_instances_are_found_by_what_they_passed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, text: str, names: set[str], few: int
+) -> None:
+    shop.define(DECLARED)
+    shop.tell(*sagas())
+    survey()
+    monkeypatch.setattr(conditions, "FEW", few)
+    page = queries.list_instances(shop.project.pk, parse(text), now=LATER)
+    assert {instance.correlation_id for instance in page.items} == names
+
+
+def test_instances_are_found_by_their_variant(shop: Shop) -> None:
+    shop.tell(*sagas())
+    survey()
+    for row in InstancePath.objects.filter(project=shop.project):
+        for text in (f"variant:{row.variant}", f"variant:{row.variant[:12]}*"):
+            page = queries.list_instances(shop.project.pk, parse(text), now=LATER)
+            assert [instance.id for instance in page.items] == [row.instance_id]
