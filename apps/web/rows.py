@@ -14,6 +14,8 @@ from apps.sagas.conditions import condition_of
 from apps.sagas.models import Instance
 from apps.sagas.query import Query
 from apps.sagas.watermarks import Watermarks
+from apps.web.models import Note
+from apps.web.notes import latest_notes
 
 #: Rows that one page shows, and so rows that it may ask for again.
 MOST_SHOWN = 200
@@ -38,6 +40,18 @@ class InstanceRow:
     stuck_since: Micros | None
     #: False when the row is on the screen but not found by the query any more.
     still_matches: bool = True
+    #: The latest note on its correlation.
+    note: Note | None = None
+
+    @property
+    def key(self) -> str:
+        """What names the row in an address or a form."""
+        return write_key(self.instance)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Searchable facts by name."""
+        return self.instance.attributes or {}
 
     @property
     def mark(self) -> str:
@@ -83,14 +97,29 @@ class InstanceRow:
         return "compensating" if state in {"running", "complete", "partial"} else ""
 
 
-def rows_of(instances: Iterable[Instance], marks: Watermarks) -> list[InstanceRow]:
-    """A row for each instance, in the given order."""
-    return [InstanceRow(instance, marks.stuck_since(instance)) for instance in instances]
+def rows_of(instances: list[Instance], marks: Watermarks) -> list[InstanceRow]:
+    """A row for each instance of one project, in the given order."""
+    notes = _notes(instances)
+    return [
+        InstanceRow(instance, marks.stuck_since(instance), note=notes.get(instance.correlation_id))
+        for instance in instances
+    ]
+
+
+def _notes(instances: list[Instance]) -> dict[str, Note]:
+    if not instances:
+        return {}
+    return latest_notes(instances[0].project_id, {instance.correlation_id for instance in instances})
+
+
+def write_key(instance: Instance) -> str:
+    """The key of a row as text."""
+    return f"{instance.shard}.{instance.id.hex}"
 
 
 def write_keys(instances: Iterable[Instance]) -> str:
     """The keys of rows as text, for the page to ask for the same rows again."""
-    return " ".join(f"{instance.shard}.{instance.id.hex}" for instance in instances)
+    return " ".join(map(write_key, instances))
 
 
 def read_keys(text: str) -> list[RowKey]:
@@ -118,8 +147,18 @@ def read_again(project_id: int, query: Query, keys: list[RowKey], marks: Waterma
         .defer("state")
     )
     by_key = {(instance.shard, instance.id): instance for instance in found}
+    notes = _notes(list(by_key.values()))
     return [
-        InstanceRow(instance, marks.stuck_since(instance), bool(instance.matches))
+        InstanceRow(instance, marks.stuck_since(instance), bool(instance.matches), notes.get(instance.correlation_id))
         for key in keys
         if (instance := by_key.get(key)) is not None
     ]
+
+
+def chosen_instances(project_id: int, keys: list[RowKey]) -> list[Instance]:
+    """The instances of these keys as they are now, in the same order."""
+    by_key = {
+        (instance.shard, instance.id): instance
+        for instance in Instance.objects.filter(project_id=project_id, pk__in=keys).defer("state")
+    }
+    return [by_key[key] for key in keys if key in by_key]

@@ -6,7 +6,7 @@ const input = form?.querySelector("input[name=q]");
 const list = document.getElementById("complete");
 
 if (input && list) {
-  const heading = list.querySelector("h3");
+  const heading = list.querySelector(".what");
   const options = list.querySelector("ul");
   let proposals = [];
   let chosen = -1;
@@ -87,6 +87,19 @@ if (input && list) {
     clearTimeout(timer);
     timer = setTimeout(ask, 90);
   };
+
+  // A query that was refused opens with the caret at what is wrong with it.
+  if (input.dataset.wrongFrom !== undefined) {
+    const from = Number(input.dataset.wrongFrom);
+    input.focus({ preventScroll: true });
+    input.setSelectionRange(from, from + Number(input.dataset.wrongLength));
+  }
+  document.querySelector("[data-add-term]")?.addEventListener("click", () => {
+    if (input.value && !input.value.endsWith(" ")) input.value += " ";
+    input.focus();
+    input.setSelectionRange(input.value.length, input.value.length);
+    askSoon();
+  });
 
   input.addEventListener("input", askSoon);
   input.addEventListener("focus", askSoon);
