@@ -22,6 +22,8 @@ class Project(models.Model):
     skew_tolerance_seconds = models.FloatField(default=1.0)
     orphan_grace_seconds = models.FloatField(default=300.0)
     retention_days = models.PositiveIntegerField(default=30)
+    #: A learned deadline is this many times what 99 % of the runs did not exceed; flows may have their own.
+    deadline_factor = models.FloatField(default=3.0)
 
     def __str__(self) -> str:
         return self.slug

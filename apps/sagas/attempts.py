@@ -91,6 +91,8 @@ class Execution(msgspec.Struct, gc=False):
     error: str | None
     compensates: str | None
     inferred: bool
+    #: When it began to run, as far as is known; None while it is only scheduled.
+    begun_at: Micros | None = None
 
     @property
     def is_open(self) -> bool:
@@ -223,6 +225,7 @@ def execution_of(facts: list[Fact], declared_service: str | None = None, settled
         signs.error,
         signs.compensates,
         signs.inferred,
+        None if status == "scheduled" else (sign_at if signs.started_at is None else signs.started_at),
     )
 
 

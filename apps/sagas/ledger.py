@@ -26,6 +26,8 @@ class Opening(msgspec.Struct, array_like=True, gc=False):
     step_id: str
     error: str | None
     service: str
+    #: When it began to run; None while it is only scheduled.
+    begun_at: Micros | None = None
 
     @property
     def place(self) -> tuple[Micros, str]:
@@ -67,9 +69,9 @@ class Change(NamedTuple):
         return self.was_open or self.was_owed or self.opening is not None or self.debt is not None
 
 
-def opening(since: Micros, step_id: str, error: str | None, service: str) -> Opening:
+def opening(since: Micros, step_id: str, error: str | None, service: str, begun_at: Micros | None = None) -> Opening:
     """An entry of the queue of open executions."""
-    return Opening(since, step_id, error[:ERROR_LENGTH] if error else None, service)
+    return Opening(since, step_id, error[:ERROR_LENGTH] if error else None, service, begun_at)
 
 
 def merge_open(entries: dict[str, Open], step: str, changes: Sequence[Change]) -> bool:

@@ -149,7 +149,10 @@ def supply(cursor: psycopg.Cursor, work: Workspace) -> None:
         changed = [change.step_id for change in changes]
         if of_open:
             cursor.execute(statements.FIRST_OPEN, [*key, changed, *key, changed], prepare=True)
-            others = [opening(since, step_id, error, service) for step_id, since, error, service in cursor.fetchall()]
+            others = [
+                opening(since, step_id, error, service, begun_at)
+                for step_id, since, error, service, begun_at in cursor.fetchall()
+            ]
             supply_open(instance.state.open, step, others, changes)
         if of_owed:
             cursor.execute(statements.ENDS_OF_OWED, [*key, changed, *key, changed, *key, changed], prepare=True)
@@ -280,6 +283,7 @@ def _collect_steps(work: Workspace, rows: list[tuple[tuple, dict[str, Any]]]) ->
             "wait_us": execution.wait_us,
             "run_us": execution.run_us,
             "open_since": execution.sign_at if execution.is_open else None,
+            "begun_at": execution.begun_at if execution.is_open else None,
             "owed_at": execution.done[0] if step.state.given.is_owed and execution.done is not None else None,
             "attempt_count": execution.tries,
             "error": execution.error[:TEXT_LENGTH] if execution.error else None,

@@ -209,6 +209,8 @@ class StepExecution(models.Model):
     run_us = models.BigIntegerField(null=True)
     #: While it is open: when its first sign was seen. Its instance's ledger asks for the first of many.
     open_since = models.BigIntegerField(null=True)
+    #: While it is open and more than scheduled: when it began to run.
+    begun_at = models.BigIntegerField(null=True)
     #: While it would have to be undone if the instance turned back: when it completed.
     owed_at = models.BigIntegerField(null=True)
     attempt_count = models.IntegerField()
@@ -355,6 +357,116 @@ class Reprojection(models.Model):
         indexes = [
             models.Index(fields=["project"], name="reprojection_open", condition=models.Q(finished_at__isnull=True))
         ]
+
+
+class LearnedFlow(models.Model):
+    """Where learning the deadlines of one flow stands; see `learned_deadlines`."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="learned_flows")
+    flow = models.TextField()
+    #: What p99 is multiplied by; NULL = as the project says.
+    factor = models.FloatField(null=True)
+    #: When its runs were last looked at, and the latest event that there was then.
+    looked_at = models.BigIntegerField(default=0)
+    seen_event_at = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "learned_flow"
+        constraints = [models.UniqueConstraint(fields=["project", "flow"], name="learned_flow_once")]
+        indexes = [models.Index(fields=["looked_at"], name="learned_flow_due")]
+
+
+class LearnedDeadline(models.Model):
+    """How long one step usually waits or runs. What is published of it is part of what a project's events mean.
+
+    Published (`limit_us` and the evidence beside it) changes only together with `Project.revision`; the columns
+    `latest_…` are what was seen at the last look and mean nothing to the projection.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="learned_deadlines")
+    flow = models.TextField()
+    flow_version = models.TextField(default="")
+    step = models.TextField()
+    #: wait (from scheduled to begun) or run (from begun to ended).
+    phase = models.TextField()
+    #: NULL while nothing is published.
+    limit_us = models.BigIntegerField(null=True)
+    factor = models.FloatField(null=True)
+    count = models.IntegerField(default=0)
+    p50_us = models.BigIntegerField(null=True)
+    p99_us = models.BigIntegerField(null=True)
+    #: First signs of the earliest and the latest execution that it was learned from.
+    since = models.BigIntegerField(null=True)
+    until = models.BigIntegerField(null=True)
+    published_at = models.BigIntegerField(null=True)
+    latest_count = models.IntegerField(default=0)
+    #: Open ones, not stuck, that counted as "at least so long".
+    latest_open = models.IntegerField(default=0)
+    latest_p50_us = models.BigIntegerField(null=True)
+    latest_p99_us = models.BigIntegerField(null=True)
+    latest_at = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "learned_deadline"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "flow", "flow_version", "step", "phase"], name="learned_deadline_once"
+            )
+        ]
+
+
+class Rejudgement(models.Model):
+    """A run over the open instances of one flow, because its learned deadlines have changed."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="rejudgements")
+    flow = models.TextField()
+    #: Instances are visited by falling time of their last event; these two are the last one's that was done.
+    cursor_event_at = models.BigIntegerField(null=True)
+    cursor_id = models.UUIDField(null=True)
+    done = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "rejudgement"
+        indexes = [
+            models.Index(fields=["project"], name="rejudgement_open", condition=models.Q(finished_at__isnull=True))
+        ]
+
+
+class SourceRhythm(models.Model):
+    """How often a source usually sends, and whether it has fallen silent; see `rhythms`."""
+
+    source = models.OneToOneField(Source, on_delete=models.CASCADE, primary_key=True, related_name="rhythm")
+    #: Pauses between arrivals: a flat histogram, its sum, and the last arrival that was taken in.
+    gaps = ArrayField(models.IntegerField(), default=list)
+    gap_count = models.IntegerField(default=0)
+    anchor_at = models.BigIntegerField(null=True)
+    usual_us = models.BigIntegerField(null=True)
+    #: A longer pause is silence; NULL until there are enough gaps.
+    limit_us = models.BigIntegerField(null=True)
+    #: Its last arrival before it fell silent; stays while it catches up.
+    silent_since = models.BigIntegerField(null=True)
+    #: When it came back; NULL while it is silent.
+    back_at = models.BigIntegerField(null=True)
+
+    class Meta:
+        db_table = "source_rhythm"
+
+
+class ServerClock(models.Model):
+    """What the wall clock and the steady clock of one machine showed when it last swept; see `server_clock`."""
+
+    #: Of the machine's boot: the steady clock begins anew with each.
+    boot = models.TextField(primary_key=True)
+    wall_at = models.BigIntegerField()
+    steady_us = models.BigIntegerField()
+    #: By how much the wall clock has jumped forward (negative: back), and when by the steady clock.
+    jumped_us = models.BigIntegerField(default=0)
+    jumped_at = models.BigIntegerField(null=True)
+
+    class Meta:
+        db_table = "server_clock"
 
 
 class Finding(models.Model):

@@ -308,7 +308,9 @@ def merge_step(
         name[1],
         old.is_open,
         old.is_owed,
-        opening(execution.sign_at, name[1], execution.error, execution.service) if new.is_open else None,
+        opening(execution.sign_at, name[1], execution.error, execution.service, execution.begun_at)
+        if new.is_open
+        else None,
         (execution.done[0], name[1]) if new.is_owed and execution.done is not None else None,
     )
 

@@ -62,10 +62,10 @@ _EXECUTIONS = "FROM step_execution WHERE shard = %s AND correlation_uuid = %s AN
 
 #: Of the open executions of one step, apart from those named: the first with a step id, and the one without.
 FIRST_OPEN = f"""
-(SELECT step_id, open_since, error, service {_EXECUTIONS} AND step_id <> '' AND open_since IS NOT NULL
+(SELECT step_id, open_since, error, service, begun_at {_EXECUTIONS} AND step_id <> '' AND open_since IS NOT NULL
  AND step_id <> ALL(%s::text[]) ORDER BY open_since, step_id LIMIT 1)
 UNION ALL
-SELECT step_id, open_since, error, service {_EXECUTIONS} AND step_id = '' AND open_since IS NOT NULL
+SELECT step_id, open_since, error, service, begun_at {_EXECUTIONS} AND step_id = '' AND open_since IS NOT NULL
 AND step_id <> ALL(%s::text[])
 """
 
@@ -103,8 +103,8 @@ ON CONFLICT DO NOTHING
 
 _STEP_COLUMNS = (
     *("shard", "correlation_uuid", "instance_id", "step", "step_id", "status", "service", "compensates", "inferred"),
-    *("first_at", "started_at", "ended_at", "wait_us", "run_us", "open_since", "owed_at", "attempt_count", "error"),
-    "state",
+    *("first_at", "started_at", "ended_at", "wait_us", "run_us", "open_since", "begun_at", "owed_at"),
+    *("attempt_count", "error", "state"),
 )
 _INSTANCE_COLUMNS = (
     *("shard", "id", "project_id", "correlation_uuid", "correlation_id", "flow", "flow_version", "run_id", "style"),
