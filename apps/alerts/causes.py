@@ -29,6 +29,8 @@ class Cause:
     step: str = ""
     service: str = ""
     error_fingerprint: str = ""
+    #: What `count` counts, in the singular.
+    unit: str = "saga"
     #: Up to SAMPLE_SIZE correlation IDs, longest waiting first.
     sample: list[str] = field(default_factory=list)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 import uuid
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 
-from apps.alerts.messages import Message, message_of, receiver_disabled
+from apps.alerts import digests
+from apps.alerts.causes import shown
+from apps.alerts.messages import Message, digest_of, message_of, receiver_disabled
 from apps.alerts.models import Delivery, DeliveryStatus, DeliveryTry, Incident, IncidentEntry, Receiver, Rule
 from apps.alerts.receivers import RECEIVERS
 from apps.alerts.receivers.outcome import DeliveryError, Sent
@@ -44,6 +47,10 @@ RUN_SECONDS = 50.0
 
 #: Messages that say how bad it is; they keep the cool-down.
 TELLING = ("opened", "reopened", "worse", "reminder")
+#: Messages after which somebody must hear that it is over.
+TOLD = (*TELLING, "escalated")
+#: So much of an answer is kept.
+MAX_ANSWER = 300
 
 
 @dataclass(slots=True)
@@ -83,17 +90,22 @@ def enqueue(incident: Incident, rule: Rule, kind: str, now: Micros) -> int:
     """Put a message about an incident into the outbox of every receiver of its rule; returns how many.
 
     Call it in the transaction of the change. Within the rule's cool-down since the last message about the same cause
-    the message waits for its end.
+    the message waits for its end. Of a rule that only tries nobody is told: the log says who would have been.
     """
-    told = Incident.objects.filter(project_id=incident.project_id, fingerprint=incident.fingerprint)
+    told = Incident.objects.filter(
+        project_id=incident.project_id, fingerprint=incident.fingerprint, is_dry_run=incident.is_dry_run
+    )
     told_at = told.aggregate(Max("told_at"))["told_at__max"]
     due_at = now if told_at is None else max(now, told_at + rule.cooldown_us)
     receivers = list(_receivers_of(rule))
     incident.rounds, incident.told_at, incident.told_count = incident.rounds + 1, due_at, incident.instance_count
     incident.save(update_fields=["rounds", "told_at", "told_count"])
+    names = ", ".join(receiver.name for receiver in receivers)
+    if incident.is_dry_run:
+        _log(incident, "not_told", now, f"a dry run: {names or 'nobody'} would have been told")
+        return 0
     _create(incident, receivers, kind, now, due_at)
     if receivers:
-        names = ", ".join(receiver.name for receiver in receivers)
         _log(incident, "told", now, names if due_at == now else f"{names}, when the cool-down is over")
     else:
         _log(incident, "not_told", now, "the project has no receiver that is switched on")
@@ -102,7 +114,7 @@ def enqueue(incident: Incident, rule: Rule, kind: str, now: Micros) -> int:
 
 def enqueue_resolved(incident: Incident, now: Micros) -> int:
     """Tell everybody who was told of the incident that it is over; returns how many."""
-    was_told = Delivery.objects.filter(incident=incident, kind__in=TELLING).exclude(status=DeliveryStatus.DROPPED)
+    was_told = Delivery.objects.filter(incident=incident, kind__in=TOLD).exclude(status=DeliveryStatus.DROPPED)
     receivers = list(Receiver.objects.filter(pk__in=was_told.values("receiver"), is_enabled=True))
     if receivers:
         incident.rounds += 1
@@ -111,11 +123,20 @@ def enqueue_resolved(incident: Incident, now: Micros) -> int:
     return len(receivers)
 
 
+def enqueue_escalation(incident: Incident, receivers: list[Receiver], now: Micros) -> None:
+    """Tell further receivers of an incident that nobody has acknowledged: at once, whatever the cool-down."""
+    if receivers:
+        incident.rounds += 1
+        incident.save(update_fields=["rounds"])
+        _create(incident, receivers, "escalated", now, now)
+
+
 def withdraw(incident: Incident, now: Micros) -> int:
     """Drop what nobody needs to hear any more: messages that a cool-down or a silence has held back until now."""
     waiting = Delivery.objects.filter(incident=incident, status=DeliveryStatus.PENDING, tries=0)
     if incident.silenced_until is None or incident.silenced_until <= now:
-        waiting = waiting.filter(due_at__gt=now)
+        # A digest tells of what has come and gone as well.
+        waiting = waiting.filter(due_at__gt=now).exclude(digests.WAITING)
     dropped = waiting.update(status=DeliveryStatus.DROPPED, finished_at=now, detail="resolved before it was due")
     if dropped:
         # What was never said must not hold the next message back.
@@ -143,7 +164,7 @@ def _create(incident: Incident, receivers: list[Receiver], kind: str, now: Micro
                 kind=kind,
                 round=incident.rounds,
                 created_at=now,
-                due_at=due_at,
+                due_at=digests.due_at(receiver, now) if digests.waits(receiver, incident, kind) else due_at,
             )
             for receiver in receivers
         ]
@@ -219,6 +240,7 @@ def _due(now: Micros) -> QuerySet[Delivery]:
         ~Exists(mine.filter(lease_until__gt=now)),
         ~Exists(mine.filter(incident=OuterRef("incident"), round__lt=OuterRef("round"))),
         status=DeliveryStatus.PENDING,
+        carried_by=None,
         due_at__lte=now,
         receiver__is_enabled=True,
     )
@@ -234,9 +256,13 @@ def _claim(delivery: Delivery, receiver: Receiver, now: Micros) -> Claimed | Non
     delivery.tries += 1
     delivery.claim, delivery.lease_until = uuid.uuid4(), now + LEASE
     delivery.first_tried_at = delivery.first_tried_at or now
-    if delivery.message is None:
-        delivery.message = message_of(delivery, now).to_json()
     delivery.save()
+    if delivery.message is None:
+        is_gathered = digests.waits(receiver, delivery.incident, delivery.kind)
+        gathered = digests.gather(delivery, now) if is_gathered else []
+        said = digest_of(delivery, gathered, now) if len(gathered) > 1 else message_of(delivery, now)
+        delivery.message = said.to_json()
+        delivery.save(update_fields=["message"])
     message = Message.from_json(delivery.message)
     try:
         settings = settings_of(receiver)
@@ -287,6 +313,7 @@ def _finish(
         succeeded=error is None,
         http_status=error.http_status if error else outcome.sent.http_status if outcome.sent else None,
         error=str(error or ""),
+        answer=_shown_answer(error.answer if error else outcome.sent.answer if outcome.sent else "", claimed.settings),
     )
     delivery.claim, delivery.lease_until = None, None
     if error is None:
@@ -294,8 +321,19 @@ def _finish(
     else:
         _fail(delivery, error, now, report, may_retry=may_retry)
     delivery.save()
+    if delivery.status != DeliveryStatus.PENDING:
+        digests.settle(delivery)
     telemetry.deliveries.add(1, {"kind": claimed.kind, "outcome": delivery.status})
     return delivery.project_id
+
+
+def _shown_answer(answer: str, settings: dict[str, str]) -> str:
+    """How an answer begins, as one line; targets like to repeat the address or the key that they were called with."""
+    for value in settings.values():
+        for secret in {value, *re.split(r"[\s,/?&=@:]+", value)}:
+            if len(secret) >= 8:
+                answer = answer.replace(secret, "[Filtered]")
+    return shown(answer.strip(), MAX_ANSWER)
 
 
 def _succeed(delivery: Delivery, now: Micros, report: DeliveryReport) -> None:
@@ -393,6 +431,12 @@ def send_again(project_id: int, message_id: str, now: Micros) -> bool:
     finished = Delivery.objects.filter(project_id=project_id, message_id=message_id, receiver__is_enabled=True)
     return bool(
         finished.exclude(status=DeliveryStatus.PENDING).update(
-            status=DeliveryStatus.PENDING, due_at=now, first_tried_at=None, finished_at=None, claim=None, detail=""
+            status=DeliveryStatus.PENDING,
+            due_at=now,
+            first_tried_at=None,
+            finished_at=None,
+            claim=None,
+            carried_by=None,
+            detail="",
         )
     )

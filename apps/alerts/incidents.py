@@ -12,6 +12,7 @@ the rule's cool-down is over: then the same incident opens again. A condition th
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import partial
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: First key of the advisory locks of this app; the second is the project.
 _PROJECT_LOCK = 0x5A6A01
+MAX_OWNER = 128
+MAX_NOTE = 4000
 
 
 class Change(StrEnum):
@@ -84,12 +87,13 @@ def _open(rule: Rule, cause: Cause, fingerprint: str, now: Micros, silenced_unti
         rule_name=rule.name,
         severity=rule.severity,
         fingerprint=fingerprint,
+        unattended_since=now,
         opened_at=now,
         changed_at=now,
         peak_count=0,
         silenced_until=silenced_until,
     )
-    _describe(incident, cause)
+    _describe(incident, rule, cause)
     incident.save(force_insert=True)
     write_log(incident, "opened", now, detail=incident.title)
     delivery.enqueue(incident, rule, "opened", now)
@@ -108,7 +112,8 @@ def _reopen_or_leave(
     incident.acknowledged_at, incident.acknowledged_by = None, ""
     incident.snoozed_until, incident.snoozed_by = None, ""
     incident.silenced_until, incident.changed_at = silenced_until, now
-    _describe(incident, cause)
+    incident.unattended_since, incident.escalated_steps = now, 0
+    _describe(incident, rule, cause)
     incident.save()
     write_log(incident, "reopened", now, detail="the condition goes on: " + incident.title)
     delivery.enqueue(incident, rule, "reopened", now)
@@ -120,23 +125,31 @@ def _touch(rule: Rule, incident: Incident, cause: Cause, now: Micros, silenced_u
     is_due = bool(incident.snoozed_until is not None and incident.snoozed_until <= now) or _is_news(
         rule, incident, cause, now
     )
-    is_same = _facts(incident) == _facts_of(cause) and incident.silenced_until == silenced_until
+    facts = _facts_of(rule, cause)
+    is_same = _facts(incident, facts) == facts and incident.silenced_until == silenced_until
     if is_same and not is_due:
         return Change.UNCHANGED
     incident = _locked(incident)
     if incident.resolved_at is not None:  # by a person, a moment ago: the next sweep will see
         return Change.SET_ASIDE
+    goes_live = incident.is_dry_run and not rule.is_dry_run
+    if incident.silenced_until is not None and silenced_until is None:
+        incident.unattended_since = now
     incident.silenced_until, incident.changed_at = silenced_until, now
-    _describe(incident, cause)
+    _describe(incident, rule, cause)
     change = Change.TOUCHED
     kind = ""
-    if incident.snoozed_until is not None:
+    if goes_live:
+        kind, incident.told_at = "opened", None
+        incident.unattended_since, incident.escalated_steps = now, 0
+    elif incident.snoozed_until is not None:
         if is_worse(cause.count, incident.set_aside_count):
             kind, change = "worse", Change.WORSE
         elif incident.snoozed_until <= now:
             kind = "reminder"
         if kind:
             incident.snoozed_until, incident.snoozed_by = None, ""
+            incident.unattended_since, incident.escalated_steps = now, 0
             write_log(incident, "woke", now, detail="it got worse" if kind == "worse" else "the time is over")
     elif _is_news(rule, incident, cause, now):
         kind, change = "worse", Change.WORSE
@@ -163,15 +176,19 @@ def is_worse(count: int, known: int) -> bool:
     return count >= 2 * max(known, 1)
 
 
-def _describe(incident: Incident, cause: Cause) -> None:
-    for name, value in _facts_of(cause).items():
+def _describe(incident: Incident, rule: Rule, cause: Cause) -> None:
+    for name, value in _facts_of(rule, cause).items():
         setattr(incident, name, value)
     incident.peak_count = max(incident.peak_count, cause.count)
     incident.holds = True
 
 
-def _facts_of(cause: Cause) -> dict[str, object]:
+def _facts_of(rule: Rule, cause: Cause) -> dict[str, object]:
     return {
+        "condition": rule.condition,
+        "runbook_url": rule.runbook_url,
+        "is_dry_run": rule.is_dry_run,
+        "unit": cause.unit,
         "title": cause.title,
         "cause": cause.reason,
         "flow": cause.flow,
@@ -184,8 +201,7 @@ def _facts_of(cause: Cause) -> dict[str, object]:
     }
 
 
-def _facts(incident: Incident) -> dict[str, object]:
-    names = ("title", "cause", "flow", "step", "service", "error_fingerprint", "instance_count", "sample", "since")
+def _facts(incident: Incident, names: Iterable[str]) -> dict[str, object]:
     return {name: getattr(incident, name) for name in names}
 
 
@@ -213,6 +229,33 @@ def acknowledge(project_id: int, number: int, *, by: str, now: Micros) -> Incide
         incident.save()
         write_log(incident, "acknowledged", now, by=by)
         changed(project_id)
+    return incident
+
+
+@transaction.atomic
+def assign(project_id: int, number: int, *, owner: str, by: str, now: Micros) -> Incident:
+    """Say who works on it; "" = nobody in particular. Raises NoSuchIncidentError, ValueError for no name at all."""
+    owner = owner.strip()
+    if len(owner) > MAX_OWNER or not owner.isprintable():
+        raise ValueError(f"an owner's name has at most {MAX_OWNER} printable characters")
+    incident = _of_number(project_id, number)
+    if incident.owner != owner:
+        incident.owner, incident.changed_at = owner, now
+        incident.save(update_fields=["owner", "changed_at"])
+        write_log(incident, "assigned", now, by=by, detail=f"to {owner}" if owner else "to nobody")
+        changed(project_id)
+    return incident
+
+
+@transaction.atomic
+def add_note(project_id: int, number: int, *, text: str, by: str, now: Micros) -> Incident:
+    """Write a note into the log. Raises NoSuchIncidentError, ValueError for an empty or too long one."""
+    text = text.strip()
+    if not text or len(text) > MAX_NOTE or "\0" in text:
+        raise ValueError(f"a note has 1 to {MAX_NOTE:,} characters")
+    incident = _of_number(project_id, number)
+    write_log(incident, "note", now, by=by, detail=text)
+    changed(project_id)
     return incident
 
 

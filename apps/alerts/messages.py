@@ -8,6 +8,7 @@ templates.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,11 +28,22 @@ TYPES = {
     "reopened": "incident.reopened",
     "worse": "incident.worse",
     "reminder": "incident.reminder",
+    "escalated": "incident.escalated",
     "resolved": "incident.resolved",
+    "digest": "digest",
     "receiver_disabled": "receiver.disabled",
     "test": "test",
 }
-_LEADS = {"reopened": "Again: ", "worse": "Worse: ", "reminder": "Still: ", "resolved": "Resolved: "}
+_LEADS = {
+    "reopened": "Again: ",
+    "worse": "Worse: ",
+    "reminder": "Still: ",
+    "escalated": "Nobody has acknowledged: ",
+    "resolved": "Resolved: ",
+}
+#: Incidents that a digest names one by one.
+MOST_IN_DIGEST = 30
+_RANK = ("info", "warning", "critical")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,10 @@ class Message:
     #: (label, value) in reading order.
     facts: list[tuple[str, str]] = field(default_factory=list)
     incident: dict[str, Any] | None = None
+    #: Of a digest: everything that it tells of.
+    incidents: list[dict[str, Any]] = field(default_factory=list)
+    #: Where it is written what to do; "" = nowhere.
+    runbook_url: str = ""
 
     def to_json(self) -> str:
         """For the delivery's row."""
@@ -84,6 +100,7 @@ class Message:
                 "severity": self.severity,
                 "url": self.url,
                 "incident": self.incident,
+                **({"incidents": self.incidents} if self.kind == "digest" else {}),
             },
         }
 
@@ -108,7 +125,7 @@ def _about_incident(delivery: Delivery, incident: Incident, now: Micros) -> Mess
     facts = [
         ("Project", shown(delivery.project.name)),
         ("Rule", f"{shown(incident.rule_name)} ({incident.severity})"),
-        ("Affected", counted(incident.instance_count, "saga") + _peak(incident)),
+        ("Affected", counted(incident.instance_count, incident.unit, plural(incident.unit)) + _peak(incident)),
         ("Why", shown(incident.cause)),
         ("Service", shown(incident.service)),
         ("For example", ", ".join(shown(correlation_id, 80) for correlation_id in incident.sample)),
@@ -117,6 +134,11 @@ def _about_incident(delivery: Delivery, incident: Incident, now: Micros) -> Mess
     if delivery.kind == "resolved" and incident.resolved_at is not None:
         by = f" by {shown(incident.resolved_by)}" if incident.resolved_by else " by itself"
         facts.append(("Resolved", _clock(incident.resolved_at) + by))
+        facts.append(("Lasted", lasted(incident.opened_at, incident.resolved_at)))
+    if delivery.kind == "escalated" and incident.unattended_since is not None:
+        facts.append(("Not acknowledged", f"for {lasted(incident.unattended_since, now)}"))
+    owner = incident.owner or (incident.rule.owner if incident.rule else "")
+    facts.append(("Owner", shown(owner)))
     lead = _LEADS.get(delivery.kind, "")
     return Message(
         id=delivery.message_id,
@@ -128,7 +150,57 @@ def _about_incident(delivery: Delivery, incident: Incident, now: Micros) -> Mess
         project=delivery.project.slug,
         facts=[(label, value) for label, value in facts if value],
         incident=incident_json(incident),
+        runbook_url=incident.runbook_url,
     )
+
+
+def digest_of(carrier: Delivery, gathered: Sequence[Delivery], now: Micros) -> Message:
+    """One message that says what several would have said: a line for each incident, as it stands now."""
+    incidents = {one.incident.pk: one.incident for one in gathered if one.incident is not None}
+    found = sorted(
+        incidents.values(), key=lambda one: (one.resolved_at is not None, -_RANK.index(one.severity), one.pk)
+    )
+    resolved = sum(1 for one in found if one.resolved_at is not None)
+    states = ((len(found) - resolved, "unresolved"), (resolved, "resolved"))
+    facts = [(f"INC-{one.number} {one.severity}", _digest_line(carrier.project, one)) for one in found[:MOST_IN_DIGEST]]
+    if len(found) > MOST_IN_DIGEST:
+        facts.append(("And", f"{len(found) - MOST_IN_DIGEST:,} more"))
+    stand = ", ".join(f"{count:,} {word}" for count, word in states if count)
+    begins = min(one.created_at for one in gathered)
+    return Message(
+        id=carrier.message_id,
+        kind="digest",
+        at=now,
+        severity=max((one.severity for one in found), key=_RANK.index),
+        subject=f"{counted(len(found), 'incident')} since {_clock(begins)[:16]} UTC: {stand}",
+        url=page_url(carrier.project, "incidents"),
+        project=carrier.project.slug,
+        facts=[("Project", shown(carrier.project.name)), *facts],
+        incidents=[incident_json(one) for one in found[:MOST_IN_DIGEST]],
+    )
+
+
+def _digest_line(project: Project, incident: Incident) -> str:
+    state: str = incident.status
+    if incident.resolved_at is not None:
+        state = f"resolved after {lasted(incident.opened_at, incident.resolved_at)}"
+    return f"{shown(incident.title)} ({state}) {page_url(project, f'incidents/{incident.number}')}"
+
+
+def plural(unit: str) -> str | None:
+    """The plural where an s does not make it."""
+    return "retries" if unit == "retry" else None
+
+
+def lasted(begins: Micros, ends: Micros) -> str:
+    """`45 s`, `12 min 4 s`, `3 h 5 min`, `2 d 4 h`."""
+    seconds = max(0, ends - begins) // micros.SECOND
+    parts: list[str] = []
+    for size, word in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        count, seconds = divmod(seconds, size)
+        if count or parts:
+            parts.append(f"{count} {word}" if count else "")
+    return " ".join(filter(None, parts[:2])) or "less than a second"
 
 
 def receiver_disabled(receiver: Receiver, message_id: str, now: Micros) -> Message:

@@ -29,6 +29,7 @@ def list_incidents(
         raise ValueError(f"status is one of {', '.join(STATUSES)}")
     bound_to = ("incidents", str(project_id), status or "")
     found = Incident.objects.filter(_OF_STATUS[status] if status else Q(), project_id=project_id)
+    found = found.select_related("rule")
     is_backward = False
     if cursor:
         position = decode_cursor(cursor, secret=settings.SECRET_KEY, bound_to=bound_to, width=1)
@@ -76,8 +77,8 @@ def deliveries_to(receiver: Receiver, *, limit: int = 50) -> list[Delivery]:
 
 
 def count_unresolved(project_id: int) -> int:
-    """How many incidents of a project are not resolved."""
-    return Incident.objects.filter(project_id=project_id, resolved_at=None).count()
+    """How many incidents of a project are not resolved, dry runs apart."""
+    return Incident.objects.filter(project_id=project_id, resolved_at=None, is_dry_run=False).count()
 
 
 def list_receivers(project_id: int) -> list[Receiver]:

@@ -30,8 +30,13 @@ def incident_json(incident: Incident) -> dict[str, Any]:
         "acknowledged_at": _time(incident.acknowledged_at),
         "acknowledged_by": incident.acknowledged_by or None,
         "snoozed_until": _time(incident.snoozed_until),
+        "silenced_until": _time(incident.silenced_until),
         "resolved_at": _time(incident.resolved_at),
         "resolved_by": incident.resolved_by or None,
+        "duration_seconds": _seconds(incident),
+        "owner": incident.owner or (incident.rule.owner if incident.rule else "") or None,
+        "runbook_url": incident.runbook_url or None,
+        "dry_run": incident.is_dry_run,
     }
 
 
@@ -64,7 +69,14 @@ def try_json(attempt: DeliveryTry) -> dict[str, Any]:
         "succeeded": attempt.succeeded,
         "http_status": attempt.http_status,
         "error": attempt.error,
+        "answer": attempt.answer,
     }
+
+
+def _seconds(incident: Incident) -> float | None:
+    if incident.resolved_at is None:
+        return None
+    return (incident.resolved_at - incident.opened_at) / 1_000_000
 
 
 def _time(at: Micros | None) -> str | None:

@@ -60,7 +60,9 @@ def lift(silence: Silence, now: Micros) -> None:
         return
     silence.ends_at = min(silence.ends_at, now)
     silence.save(update_fields=["ends_at"])
-    Incident.objects.filter(project_id=silence.project_id, silenced_until__gt=now).update(silenced_until=None)
+    Incident.objects.filter(project_id=silence.project_id, silenced_until__gt=now).update(
+        silenced_until=None, unattended_since=now
+    )
 
 
 def active(project_id: int, now: Micros) -> list[Silence]:

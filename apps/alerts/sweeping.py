@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from django.db import transaction
 
-from apps.alerts import incidents, rules, silences
-from apps.alerts.conditions import CONDITIONS
+from apps.alerts import escalation, incidents, rules, silences
+from apps.alerts.conditions import CONDITIONS, every_us
 from apps.alerts.incidents import Change
 from apps.alerts.models import Incident, Rule
 from apps.lib import telemetry
@@ -89,6 +89,10 @@ def _sweep_project(project_id: int, now: Micros, report: SweepReport) -> None:
         condition = CONDITIONS.get(rule.condition)
         if condition is None:
             continue
+        if rule.judged_at is not None and 0 <= now - rule.judged_at < every_us(condition):
+            found |= _kept(rule)
+            continue
+        remembered = rule.memory
         try:
             causes = condition.causes(rule, now)
             quiet = silences.silenced_until(active, rule, causes, now)
@@ -103,7 +107,11 @@ def _sweep_project(project_id: int, now: Micros, report: SweepReport) -> None:
                 report.changes[change] += 1
             found.add(cause.fingerprint(rule.pk))
         judged.add(rule.pk)
+        if every_us(condition) or rule.memory != remembered:
+            rule.judged_at = now
+            rule.save(update_fields=["judged_at", "memory"])
     _settle(project_id, found, judged, now, report)
+    escalation.escalate(project_id, now)
 
 
 def _kept(rule: Rule) -> set[str]:

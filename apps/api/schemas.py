@@ -203,8 +203,14 @@ class IncidentOut(Schema):
     acknowledged_at: datetime | None
     acknowledged_by: str | None
     snoozed_until: datetime | None
+    silenced_until: datetime | None
     resolved_at: datetime | None
     resolved_by: str | None
+    duration_seconds: float | None
+    owner: str | None
+    runbook_url: str | None
+    #: True for a rule that only tries: nobody is told.
+    dry_run: bool
 
 
 class SourceOut(Schema):

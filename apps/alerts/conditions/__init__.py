@@ -3,6 +3,10 @@
 A condition is a module-like object with the attributes of `Condition`: it says which projects may be touched at all
 (cheaply, over all projects at once) and which causes hold in one project. It only reads.
 docs/alerts.md says what each one means.
+
+Beside what every condition has, one may have: `parameters` (settings of a rule, see `parameters`), `dimensions` (what a
+rule may group by, see `grouping`), `every_us` (how often it is judged, where not by every sweep), `check_query(text)`
+(raises QueryError for a query that it cannot answer) and `past(rule, since, now)` (when it held, for `back_test`).
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from apps.alerts.conditions.compensation_owed import CompensationOwed
 from apps.alerts.conditions.dead_letters import DeadLetters
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.finding import FindingHolds
+from apps.alerts.conditions.rates import RATES
+from apps.alerts.conditions.slow import SlowerThanUsual
 from apps.alerts.conditions.stuck import Stuck
 from apps.alerts.models import Rule
 from apps.lib.micros import Micros
@@ -38,12 +44,17 @@ class Condition(Protocol):
         """
 
 
-CONDITIONS: dict[str, Condition] = {
-    condition.code: condition
-    for condition in (
-        Stuck(),
-        CompensationOwed(),
-        DeadLetters(),
-        FindingHolds(),
-    )
-}
+def every_us(condition: Condition) -> Micros:
+    """At most how often a condition is judged; 0 = by every sweep."""
+    return int(getattr(condition, "every_us", 0))
+
+
+_ALL: tuple[Condition, ...] = (
+    Stuck(),
+    CompensationOwed(),
+    DeadLetters(),
+    FindingHolds(),
+    *RATES,
+    SlowerThanUsual(),
+)
+CONDITIONS: dict[str, Condition] = {condition.code: condition for condition in _ALL}

@@ -7,11 +7,14 @@ turning back is that old.
 
 from __future__ import annotations
 
+from functools import partial
+
 from django.db import connection
 
 from apps.alerts.causes import Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
-from apps.alerts.conditions.grouping import Group, Selection, bounded, groups, matching
+from apps.alerts.conditions.grouping import Group, Selection, bounded, dimensions, groups, matching
+from apps.alerts.conditions.parameters import AT_LEAST, value_of
 from apps.alerts.models import Rule
 from apps.lib import micros
 from apps.lib.micros import Micros
@@ -36,6 +39,9 @@ class CompensationOwed:
         severity="critical", pending_us=5 * micros.MINUTE, cooldown_us=60 * micros.MINUTE
     )
 
+    parameters = (AT_LEAST,)
+    dimensions = ("flow", "error_fingerprint")
+
     def projects(self, now: Micros) -> set[int]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT DISTINCT project_id FROM instance WHERE owed_since IS NOT NULL")
@@ -51,12 +57,14 @@ class CompensationOwed:
             since="instance.owed_since",
             step="''",
             service="''",
+            by=dimensions(rule, self.dimensions),
+            at_least=value_of(rule.parameters, AT_LEAST),
         )
-        return bounded(groups(selection), _describe, rest="Compensation owed")
+        return bounded(groups(selection), partial(_describe, by=selection.by), rest="Compensation owed")
 
 
-def _describe(group: Group) -> Cause:
-    sagas = counted(group.count, f"{shown(group.flow) or 'undeclared'} saga")
+def _describe(group: Group, *, by: frozenset[str]) -> Cause:
+    sagas = counted(group.count, f"{shown(group.flow) or 'undeclared'} saga" if "flow" in by else "saga")
     verb = "still owes" if group.count == 1 else "still owe"
     clock = micros.isoformat(group.since)[:16].replace("T", " ") + " UTC"
     reason = "what was completed before they turned back has not been undone"

@@ -16,6 +16,7 @@ from django.db import connection
 from apps.alerts.causes import SAMPLE_SIZE, Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import matching
+from apps.alerts.conditions.parameters import Parameter
 from apps.alerts.models import Rule
 from apps.dlq.models import DeadLetter, DeadLetterQueue, LetterStatus
 from apps.lib import micros
@@ -24,14 +25,14 @@ from apps.sagas.watermarks import watermarks
 
 
 @dataclass(frozen=True, slots=True)
-class _Limits:
+class Limits:
     depth: int | None
     growth: float | None
     age_us: Micros | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Stand:
+class Stand:
     """What is judged of one queue."""
 
     depth: int
@@ -45,6 +46,11 @@ class DeadLetters:
     code = "dead_letters"
     label = "Dead letters build up"
     built_in: BuiltIn | None = BuiltIn(severity="critical")
+    parameters = (
+        Parameter("depth", "Messages", "count", help="as many or more; empty: the queue's own limits", least=1),
+        Parameter("growth_per_minute", "More a minute", "number", help="as many or more", least=0.01),
+        Parameter("oldest_seconds", "Oldest", "duration", help="as old or older", least=1),
+    )
 
     def projects(self, now: Micros) -> set[int]:
         queues = DeadLetterQueue.objects.filter(is_enabled=True, depth__gt=0)
@@ -56,28 +62,28 @@ class DeadLetters:
             if rule.query or also:
                 stand = _of_part(queue, rule, now, also)
             else:
-                stand = _Stand(queue.depth or 0, queue.growth_per_minute, queue.oldest_at)
-            reasons = _reasons(stand, _limits(queue, rule), now)
+                stand = Stand(queue.depth or 0, queue.growth_per_minute, queue.oldest_at)
+            reasons = reasons_of(stand, limits_of(queue, rule), now)
             since = _since(queue, stand, now)
             if reasons and since <= now - rule.pending_us:
                 found.append(_cause(queue, stand, reasons, since))
         return sorted(found, key=lambda cause: cause.since)
 
 
-def _limits(queue: DeadLetterQueue, rule: Rule) -> _Limits:
+def limits_of(queue: DeadLetterQueue, rule: Rule) -> Limits:
     given = {name: value for name, value in (rule.parameters or {}).items() if isinstance(value, int | float)}
     if not given:
-        return _Limits(queue.most_depth, queue.most_growth, queue.most_age_us)
+        return Limits(queue.most_depth, queue.most_growth, queue.most_age_us)
     age = given.get("oldest_seconds")
     depth = given.get("depth")
-    return _Limits(
+    return Limits(
         None if depth is None else int(depth),
         given.get("growth_per_minute"),
         None if age is None else int(age * SECOND),
     )
 
 
-def _reasons(stand: _Stand, limits: _Limits, now: Micros) -> list[str]:
+def reasons_of(stand: Stand, limits: Limits, now: Micros) -> list[str]:
     """What is beyond its limit, in words."""
     reasons = []
     if limits.depth is not None and stand.depth >= limits.depth:
@@ -98,13 +104,13 @@ def _span(length: Micros) -> str:
     return "less than a minute"
 
 
-def _since(queue: DeadLetterQueue, stand: _Stand, now: Micros) -> Micros:
+def _since(queue: DeadLetterQueue, stand: Stand, now: Micros) -> Micros:
     """Since when there has been something; what the rule's pending-for is measured by."""
     known = [at for at in (stand.oldest_at, queue.filled_since) if at is not None and at <= now]
     return min(known, default=queue.probed_at or now)
 
 
-def _of_part(queue: DeadLetterQueue, rule: Rule, now: Micros, also: str) -> _Stand:
+def _of_part(queue: DeadLetterQueue, rule: Rule, now: Micros, also: str) -> Stand:
     """The letters whose sagas the queries find. Raises QueryError."""
     wanted = matching(rule, watermarks(rule.project_id, now), also)
     # Names are ours; every value is a parameter.
@@ -118,10 +124,10 @@ def _of_part(queue: DeadLetterQueue, rule: Rule, now: Micros, also: str) -> _Sta
     with connection.cursor() as cursor:
         cursor.execute(statement, [queue.pk, *wanted.params])
         count, oldest_at = cursor.fetchone()
-    return _Stand(count, None, oldest_at)
+    return Stand(count, None, oldest_at)
 
 
-def _cause(queue: DeadLetterQueue, stand: _Stand, reasons: list[str], since: Micros) -> Cause:
+def _cause(queue: DeadLetterQueue, stand: Stand, reasons: list[str], since: Micros) -> Cause:
     letters = DeadLetter.objects.filter(queue=queue, status=LetterStatus.PARKED)
     sample = letters.exclude(correlation_id=None).order_by("died_at", "pk").values_list("correlation_id", flat=True)
     names = ("flow", "step", "service", "error_fingerprint")
@@ -130,6 +136,7 @@ def _cause(queue: DeadLetterQueue, stand: _Stand, reasons: list[str], since: Mic
         key=("queue", str(queue.pk)),
         title=f"{shown(queue.name)} holds {counted(stand.depth, 'dead letter')}",
         reason=" · ".join(reasons),
+        unit="dead letter",
         count=stand.depth,
         since=since,
         sample=list(dict.fromkeys(one for one in sample[: 4 * SAMPLE_SIZE] if one))[:SAMPLE_SIZE],

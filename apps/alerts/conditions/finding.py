@@ -11,6 +11,7 @@ from django.db import connection
 from apps.alerts.causes import SAMPLE_SIZE, Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import MOST_CAUSES, matching
+from apps.alerts.conditions.parameters import AT_LEAST, value_of
 from apps.alerts.models import Rule
 from apps.lib.micros import Micros
 from apps.sagas.findings.codes import CODES, RULES
@@ -24,6 +25,7 @@ class FindingHolds:
     code = "finding"
     label = "A rule of saga conduct was broken"
     built_in: BuiltIn | None = None
+    parameters = (AT_LEAST,)
 
     def projects(self, now: Micros) -> set[int]:
         wanted = Rule.objects.filter(condition=self.code, is_enabled=True).values_list("project_id", flat=True)
@@ -39,19 +41,20 @@ class FindingHolds:
               FROM finding JOIN instance ON instance.shard = finding.shard AND instance.id = finding.instance_id
              WHERE finding.project_id = %s AND finding.status = 'open' AND finding.code = ANY(%s)
                AND finding.opened_at <= %s AND {wanted.sql}
-             GROUP BY 1, 2 ORDER BY oldest, 1, 2 LIMIT {MOST_CAUSES}
+             GROUP BY 1, 2 HAVING count(*) >= %s ORDER BY oldest, 1, 2 LIMIT {MOST_CAUSES}
         """  # noqa: S608
-        params = [rule.project_id, _codes(rule, also), now - rule.pending_us, *wanted.params]
+        params = [rule.project_id, named_codes(rule.query, also), now - rule.pending_us, *wanted.params]
+        params.append(value_of(rule.parameters, AT_LEAST))
         with connection.cursor() as cursor:
             cursor.execute(statement, params)
             return [_cause(*row) for row in cursor.fetchall()]
 
 
-def _codes(rule: Rule, also: str) -> list[str]:
-    """The codes that the rule's query names; all of them when it names none."""
+def named_codes(*queries: str) -> list[str]:
+    """The codes that the queries name; all of them when they name none."""
     named = {
         value.text
-        for text in (rule.query, also)
+        for text in queries
         for term in parse(text).terms
         if term.key == "finding" and not term.is_negated
         for value in term.values
@@ -70,5 +73,6 @@ def _cause(flow: str, code: str, count: int, since: Micros, sample: list[str], e
         count=count,
         since=since,
         flow=flow,
+        unit="finding",
         sample=sample,
     )

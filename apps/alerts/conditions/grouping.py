@@ -15,6 +15,10 @@ from apps.sagas.conditions import Condition, all_of, condition_of
 from apps.sagas.query import parse
 from apps.sagas.watermarks import Watermarks
 
+#: What a rule may tell its causes apart by.
+DIMENSIONS = ("flow", "step", "error_fingerprint", "service")
+#: Instead of dimensions: one cause for all that a rule finds.
+ALL_TOGETHER = "rule"
 #: Causes of one rule beyond this become one cause "many others": a sender that names every step anew
 #: must not make a message per instance.
 MOST_CAUSES = 100
@@ -51,6 +55,10 @@ class Selection:
     step: str
     #: SQL: the service that it is about.
     service: str
+    #: By which of DIMENSIONS they are told apart; what is left out is "" in every group.
+    by: frozenset[str] = frozenset(DIMENSIONS)
+    #: Groups of fewer are left out.
+    at_least: int = 1
 
 
 def matching(rule: Rule, marks: Watermarks, also: str) -> Condition:
@@ -59,21 +67,30 @@ def matching(rule: Rule, marks: Watermarks, also: str) -> Condition:
     return all_of(conditions)
 
 
+def dimensions(rule: Rule, usual: Sequence[str]) -> frozenset[str]:
+    """What the causes of a rule are told apart by: its own choice among what its condition knows, else all of that."""
+    chosen = [name for name in rule.group_by or () if name in {*usual, ALL_TOGETHER}]
+    return frozenset(chosen or usual) - {ALL_TOGETHER}
+
+
 def groups(selection: Selection) -> list[Group]:
     """The groups, the one that has been waiting longest first."""
+    known = {"flow": "flow", "step": selection.step, "error_fingerprint": "error_fingerprint"}
+    known["service"] = selection.service
+    columns = {name: sql if name in selection.by else "''" for name, sql in known.items()}
     # Names are ours; every value is a parameter.
     statement = f"""
-        SELECT flow, {selection.step} AS step, error_fingerprint, {selection.service} AS service,
+        SELECT {columns["flow"]}, {columns["step"]}, {columns["error_fingerprint"]}, {columns["service"]},
                count(*), min({selection.since}) AS since,
                (array_agg(correlation_id ORDER BY {selection.since}, correlation_id))[1:{SAMPLE_SIZE}],
                (array_agg(coalesce(deadline_reason, '') ORDER BY {selection.since}, correlation_id))[1]
           FROM instance
          WHERE {selection.where}
-         GROUP BY 1, 2, 3, 4
+         GROUP BY 1, 2, 3, 4 HAVING count(*) >= %s
          ORDER BY since, 1, 2, 3, 4
     """  # noqa: S608
     with connection.cursor() as cursor:
-        cursor.execute(statement, list(selection.params))
+        cursor.execute(statement, [*selection.params, selection.at_least])
         return [Group(*row) for row in cursor.fetchall()]
 
 

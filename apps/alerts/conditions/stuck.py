@@ -5,11 +5,14 @@ Reads the partial index on `deadline_at`, so it costs what is overdue, not what 
 
 from __future__ import annotations
 
+from functools import partial
+
 from django.db import connection
 
 from apps.alerts.causes import Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
-from apps.alerts.conditions.grouping import Group, Selection, bounded, groups, matching
+from apps.alerts.conditions.grouping import DIMENSIONS, Group, Selection, bounded, dimensions, groups, matching
+from apps.alerts.conditions.parameters import AT_LEAST, value_of
 from apps.alerts.models import Rule
 from apps.lib import micros
 from apps.lib.micros import Micros
@@ -22,6 +25,8 @@ class Stuck:
     code = "stuck"
     label = "Sagas are stuck"
     built_in: BuiltIn | None = BuiltIn(severity="critical")
+    parameters = (AT_LEAST,)
+    dimensions = DIMENSIONS
 
     def projects(self, now: Micros) -> set[int]:
         with connection.cursor() as cursor:
@@ -38,12 +43,14 @@ class Stuck:
             since="instance.deadline_at",
             step="coalesce(instance.waiting_for, '')",
             service="instance.service",
+            by=dimensions(rule, self.dimensions),
+            at_least=value_of(rule.parameters, AT_LEAST),
         )
-        return bounded(groups(selection), _describe, rest="Stuck")
+        return bounded(groups(selection), partial(_describe, by=selection.by), rest="Stuck")
 
 
-def _describe(group: Group) -> Cause:
-    sagas = counted(group.count, f"{shown(group.flow) or 'undeclared'} saga")
+def _describe(group: Group, *, by: frozenset[str]) -> Cause:
+    sagas = counted(group.count, f"{shown(group.flow) or 'undeclared'} saga" if "flow" in by else "saga")
     verb = "waits" if group.count == 1 else "wait"
     awaited = (
         f"for {shown(group.step)}" if group.step else "for their next event" if group.count > 1 else "for an event"

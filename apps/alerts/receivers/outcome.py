@@ -24,6 +24,7 @@ class DeliveryError(Exception):
         gone: bool = False,
         http_status: int | None = None,
         retry_after: float | None = None,
+        answer: str = "",
     ) -> None:
         super().__init__(message)
         #: Trying again is pointless.
@@ -33,6 +34,8 @@ class DeliveryError(Exception):
         self.http_status = http_status
         #: Seconds that the target asked to wait.
         self.retry_after = retry_after
+        #: How the target's answer begins; shown in the log of deliveries once the receiver's secrets are taken out.
+        self.answer = answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Sent:
     """A try got through."""
 
     http_status: int | None = None
+    #: How the target's answer begins.
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +59,5 @@ class Field:
     is_required: bool = True
     #: Several lines.
     is_long: bool = False
+    #: (value, words) to choose from; none = free text.
+    choices: tuple[tuple[str, str], ...] = ()
