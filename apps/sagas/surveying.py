@@ -16,6 +16,7 @@ import msgspec
 import psycopg
 
 from apps.lib.micros import HOUR, Micros
+from apps.sagas.attempts import OUTCOMES
 from apps.sagas.findings import CorrelationFacts
 from apps.sagas.findings.facts import InstanceFacts, StepFacts
 from apps.sagas.histogram import bucket_of, from_flat, to_flat
@@ -26,6 +27,8 @@ ENDINGS = ("completed", "compensated", "failed", "cancelled", "timed_out")
 STATUSES = ("open", *ENDINGS)
 _LATEST_HOUR = 2**31 - 1
 _K = TypeVar("_K", bound=Hashable)
+#: Facts that end an attempt.
+_ENDS = frozenset(OUTCOMES)
 #: Causes are followed over so many events that say nothing of a step.
 _FAR = 8
 
@@ -216,36 +219,37 @@ def visits_of(instance: InstanceFacts, facts: CorrelationFacts) -> list[Visit]:
 def _causes(step: StepFacts, facts: CorrelationFacts) -> set[str]:
     """Steps of the same instance that the first event of this one ended, or that its causes tell of."""
     first = step.facts[0]
-    found = _told_by(step, facts.steps_of_event.get((first.source, first.id), ()))
-    if found:
-        return found
+    if first.kind not in _ENDS:
+        ended, _ = _told_of(step, (first.source, first.id), facts)
+        if ended:
+            return ended
+    found: set[str] = set()
     pending, seen = list(first.causes), set()
     for _ in range(_FAR):
         if found or not pending:
             break
         further: list[str] = []
-        for event_id in pending:
-            if event_id in seen:
-                continue
-            seen.add(event_id)
-            for event in facts.by_id.get(event_id, ()):
-                told = _told_by(step, facts.steps_of_event.get((event.source, event.id), ()))
-                found |= told
-                if not told:
-                    further += event.causation_ids
+        for event in (event for event_id in pending if event_id not in seen for event in facts.by_id.get(event_id, ())):
+            seen.add(event.id)
+            ended, begun = _told_of(step, (event.source, event.id), facts)
+            found |= ended or begun
+            if not (ended or begun):
+                further += event.causation_ids
         pending = further
     return found
 
 
-def _told_by(step: StepFacts, others: Iterable[StepFacts]) -> set[str]:
-    """Names of those other steps of the instance that had begun before this one."""
-    return {
-        other.name
-        for other in others
-        if other.instance is step.instance
-        and other.name != step.name
-        and (other.execution.first_at, other.ref) < (step.execution.first_at, step.ref)
-    }
+def _told_of(step: StepFacts, event: tuple[str, str], facts: CorrelationFacts) -> tuple[set[str], set[str]]:
+    """Names of other steps of the instance that an event ended, and of those that had begun by then."""
+    ended, begun = set(), set()
+    for other in facts.steps_of_event.get(event, ()):
+        if other.instance is not step.instance or other.name == step.name:
+            continue
+        if any((fact.source, fact.id) == event and fact.kind in _ENDS for fact in other.facts):
+            ended.add(other.name)
+        elif (other.execution.first_at, other.ref) < (step.execution.first_at, step.ref):
+            begun.add(other.name)
+    return ended, begun
 
 
 def _add(cursor: psycopg.Cursor, sums: dict[tuple[int, str, int, str], _Sums]) -> None:

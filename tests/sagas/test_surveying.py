@@ -15,7 +15,7 @@ from apps.sagas.query import parse
 from apps.sagas.surveying import STATUSES
 from apps.sagas.variants import decode
 from tests.findings.court import bring_forward
-from tests.sagas.stories import ARRIVALS, START, Shop, at, completed, done, failed, saga, started, timed_out
+from tests.sagas.stories import ARRIVALS, START, Shop, at, bare, completed, done, failed, saga, started, timed_out
 
 DECLARED = (
     "flow: order\nsteps: [{name: pay, role: compensable, compensation: {name: refund}}, {name: pack}, {name: ship}]"
@@ -117,6 +117,16 @@ def test_causes_tell_what_a_step_follows(shop: Shop) -> None:
     shop.tell(*pay, *done("mail", 3, cause=pay[1]), *done("ship", 8, cause=pay[1]))
     survey()
     assert paths(shop) == {"order-1": ["pay>mail", "pay>ship"]}
+
+
+def test_an_event_that_ends_one_step_and_starts_another_leads_from_one_to_the_other(shop: Shop) -> None:
+    shop.define(
+        "flow: order\nsteps: [{name: place, completes_on: [Placed]}, {name: charge, starts_on: [Placed], "
+        "completes_on: [Charged]}, {name: pack, starts_on: [Charged], completes_on: [Packed]}]"
+    )
+    shop.tell(bare("Placed", 1), bare("Charged", 2), bare("Packed", 3))
+    survey()
+    assert paths(shop) == {"order-1": ["place>charge", "charge>pack"]}
 
 
 @pytest.mark.parametrize("arrival", list(ARRIVALS))
