@@ -2,8 +2,12 @@
 
 Each shape is one correlation that grows in a way of its own: many steps, one step with thousands of attempts, a loop
 that is undone round by round, thousands of steps open at once, thousands of timers … Events are recorded by
-`record()`, in groups as requests bring them; timed are the groups around the 10th and the 10,000th event, and the
+`record()`, in groups as requests bring them; measured are the groups around the 10th and the 10,000th event, and the
 median of each is compared. Many small sagas are grown for the former, so that both medians are of as many groups.
+
+The cost is processor time, of this process and of its PostgreSQL backend: a clock on the wall would mostly tell what
+else the machine does. What the wall says is shown beside it. The first line, *plain*, is the ordinary case to compare
+releases by: whole sagas of eleven events, in groups of fifty sagas.
 """
 
 from __future__ import annotations
@@ -13,7 +17,9 @@ import gc
 import itertools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from stage import median, servers, verdict
 
@@ -133,16 +139,29 @@ steps:
 """
 
 
+#: Sagas in each group of the ordinary case.
+TOGETHER = 50
+
+
+class Cost(NamedTuple):
+    """Microseconds per event: of both processors, of PostgreSQL's backend alone, and on the wall."""
+
+    processor: float
+    backend: float
+    wall: float
+
+
 def main() -> int:
     """Grow each shape and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--group", type=int, default=10, help="events in each timed request")
-    parser.add_argument("--groups", type=int, default=60, help="timed requests per size")
+    parser.add_argument("--group", type=int, default=10, help="events in each measured request")
+    parser.add_argument("--groups", type=int, default=60, help="measured requests per size")
     parser.add_argument("--shape", action="append", help="only this one; may be given several times")
     options = parser.parse_args()
     with servers():
         source = _source()
         shapes = [shape for shape in SHAPES if not options.shape or shape.__name__ in options.shape]
+        _plain(source, options.groups)
         results = [_grow(shape, source, options.group, options.groups) for shape in shapes]
     return 0 if all(results) else 1
 
@@ -156,19 +175,37 @@ def _source():
     return Source.objects.create(project=project, name="bench")
 
 
+def _plain(source, groups: int) -> None:
+    """What the ordinary case costs, without a bar: whole sagas of five steps."""
+    costs = []
+    for _ in range(groups + 5):
+        names = [_name(steps) for _ in range(TOGETHER)]
+        costs.append(_record(source, [(steps, name, range(11)) for name in names]))
+    _tell("plain", "in small sagas", costs[5:])
+
+
 def _grow(shape: Callable, source, group: int, groups: int) -> bool:
-    small: list[float] = []
+    small: list[Cost] = []
     for _ in range(groups):
         name = _name(shape)
-        _record(source, shape, name, range(SMALL))
-        small.append(_record(source, shape, name, range(SMALL, SMALL + group)))
+        _record(source, [(shape, name, range(SMALL))])
+        small.append(_record(source, [(shape, name, range(SMALL, SMALL + group))]))
     name = _name(shape)
     for start in range(0, LONG, GROWING):
-        _record(source, shape, name, range(start, start + GROWING))
-    long = [_record(source, shape, name, _next(LONG, group, number)) for number in range(groups)]
-    at_small, at_long = median(small), median(long)
-    print(f"      {shape.__name__}: {at_small * 1e6:,.0f} µs per event at {SMALL}, {at_long * 1e6:,.0f} at {LONG:,}")
+        _record(source, [(shape, name, range(start, start + GROWING))])
+    long = [_record(source, [(shape, name, _next(LONG, group, number))]) for number in range(groups)]
+    at_small, at_long = _tell(shape.__name__, f"at {SMALL}", small), _tell(shape.__name__, f"at {LONG:,}", long)
     return verdict(shape.__name__, at_long / at_small, BAR, unit="x", at_most=True)
+
+
+def _tell(what: str, where: str, costs: list[Cost]) -> float:
+    """Print the medians; that of the processor time."""
+    cost = Cost(*(median(list(each)) for each in zip(*costs, strict=True)))
+    print(
+        f"      {what} {where}: {cost.processor:,.0f} µs of processor per event,"
+        f" {cost.backend:,.0f} of them in PostgreSQL; {cost.wall:,.0f} µs on the wall"
+    )
+    return cost.processor
 
 
 def _next(start: int, group: int, number: int) -> range:
@@ -179,21 +216,36 @@ def _name(shape: Callable) -> str:
     return f"{shape.__name__}-{next(_numbers)}"
 
 
-def _record(source, shape: Callable, name: str, places: range) -> float:
-    """Seconds per event of recording these events of one saga."""
+def _record(source, parts: Sequence[tuple[Callable, str, range]]) -> Cost:
+    """The cost of recording, at once, these events of these sagas."""
     import msgspec
 
     from apps.sagas.recording import record
 
-    events = [msgspec.structs.replace(shape(at), correlation_id=name) for at in places]
+    events = [msgspec.structs.replace(shape(at), correlation_id=name) for shape, name, places in parts for at in places]
+    backend = _backend()
     gc.collect()
     gc.disable()
-    started = time.perf_counter()
+    before = time.process_time_ns(), _ran(backend), time.perf_counter_ns()
     outcome = record(source.project_id, source.pk, events)
-    took = time.perf_counter() - started
+    after = time.process_time_ns(), _ran(backend), time.perf_counter_ns()
     gc.enable()
     assert outcome.accepted == len(events)
-    return took / len(events)
+    own, theirs, wall = ((now - then) / 1000 / len(events) for then, now in zip(before, after, strict=True))
+    return Cost(own + theirs, theirs, wall)
+
+
+def _backend() -> Path:
+    """Where Linux tells how long the backend of our connection has run."""
+    from django.db import connection
+
+    connection.ensure_connection()
+    return Path(f"/proc/{connection.connection.info.backend_pid}/schedstat")
+
+
+def _ran(backend: Path) -> int:
+    """Nanoseconds of processor time so far."""
+    return int(backend.read_text().split()[0])
 
 
 if __name__ == "__main__":

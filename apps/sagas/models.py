@@ -213,6 +213,8 @@ class StepExecution(models.Model):
     begun_at = models.BigIntegerField(null=True)
     #: While it would have to be undone if the instance turned back: when it completed.
     owed_at = models.BigIntegerField(null=True)
+    #: When it completed, where no step of its own round is its counterpart; see `undoing`. NULL where nothing asks.
+    unmatched_at = models.BigIntegerField(null=True)
     attempt_count = models.IntegerField()
     error = models.TextField(null=True)
     #: `projection.StepState` as JSON.
@@ -387,7 +389,7 @@ class LearnedDeadline(models.Model):
     flow = models.TextField()
     flow_version = models.TextField(default="")
     step = models.TextField()
-    #: wait (from scheduled to begun) or run (from begun to ended).
+    #: wait (scheduled to begun), run (begun to ended) or whole (scheduled to ended, where nobody tells the begin).
     phase = models.TextField()
     #: NULL while nothing is published.
     limit_us = models.BigIntegerField(null=True)
