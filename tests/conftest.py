@@ -192,6 +192,7 @@ def web_process(servers: embedded.Addresses, django_db_setup: None) -> Iterator[
         "REDIS_URL": django_settings.REDIS_URL,
         "PUBLIC_URL": url,
         "SECRET_KEY": django_settings.SECRET_KEY,
+        "INGEST_RECORDERS": "1",
     }
     command = [sys.executable, "-m", "uvicorn", "apps.config.asgi:application", "--port", str(port)]
     process = subprocess.Popen([*command, "--log-level", "warning", "--no-access-log"], cwd=ROOT, env=environment)

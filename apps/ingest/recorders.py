@@ -188,6 +188,11 @@ class Recorders:
         """True when there is a recorder to send to."""
         return bool(self._running)
 
+    @property
+    def waiting(self) -> int:
+        """How many bodies are with recorders."""
+        return sum(len(recorder.waiting) for recorder in self._running)
+
     async def take_in(self, admission: Admission, body: bytes, received_at: Micros) -> Answer:
         """`taking_in.take_in` in a recorder. Raises RecorderGoneError when it dies over it."""
         self._numbers += 1

@@ -1,7 +1,7 @@
 """Many small requests, one transaction: what arrives while one commit is under way shares the next.
 
-Each submission is answered after its commit. One that PostgreSQL refuses cannot harm the others: then each of the group
-is recorded alone, and only the culprit gets the error.
+Each submission is answered after its commit. One that cannot be recorded does not harm the others: then each of the
+group is recorded alone, and only the culprit gets the error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from django.db import DatabaseError, connection, connections
+from django.db import connection, connections
 
 from apps.sagas.events import SagaEvent
 from apps.sagas.recording import Outcome, Submission, record_all
@@ -33,7 +33,7 @@ class OverloadedError(Exception):
 
 
 def submit(project_id: int, source_id: int, events: Sequence[SagaEvent]) -> Future[Outcome]:
-    """Record events soon, together with others. The future is done after COMMIT, or holds the DatabaseError.
+    """Record events soon, together with others. The future is done after COMMIT, or holds the error.
 
     Raises OverloadedError when too much is waiting already.
     """
@@ -97,13 +97,13 @@ def _record_group(group: list[_Waiting]) -> None:
     try:
         connection.close_if_unusable_or_obsolete()
         outcomes = record_all([submission for submission, _ in group])
-    except DatabaseError as error:
+    except Exception as error:
+        # Whatever it was, the next group gets a connection that nothing happened to.
+        connections.close_all()
         if len(group) == 1:
             _answer([(group[0][1], error)])
-            connections.close_all()
             return
         logger.warning("recording a group of %d failed, one by one now: %s", len(group), error)
-        connections.close_all()
         for each in group:
             _record_group([each])
         return

@@ -1,0 +1,112 @@
+"""A web process and its recorders: answers come back as from the web process itself, whatever happens to a recorder."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from multiprocessing.process import BaseProcess
+
+import pytest
+
+from apps.ingest import asgi, recorders, taking_in
+from apps.ingest.answers import Answer, unavailable
+from apps.ingest.door import Admission
+from apps.ingest.recorders import RecorderGoneError, Recorders
+
+PATIENCE_SECONDS = 60.0
+RECEIVED_AT = 1_795_096_800_000_000
+
+admission = Admission(project_id=1, source_id=2, content_type="application/json", is_gzip=False, attributes={})
+
+
+@asynccontextmanager
+async def running(count: int) -> AsyncIterator[Recorders]:
+    """Real recorder processes. They have no test database: these tests send what never reaches it."""
+    pool = Recorders()
+    pool.start(count)
+    try:
+        await _until(lambda: len(_processes()) == count and pool.is_running)
+        yield pool
+    finally:
+        await asyncio.wait_for(pool.stop(), PATIENCE_SECONDS)
+    assert _processes() == []
+
+
+def _processes() -> list[BaseProcess]:
+    return [process for process in multiprocessing.active_children() if process.name == "recorder"]
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        # What is waited for happens in other processes.
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_answers_are_those_of_the_web_process_itself() -> None:
+    bodies = [b"not JSON", b"[", b"", b" " * 100_000, b"[" * 50_000]
+    async with running(2) as pool:
+        theirs = await asyncio.gather(*(pool.take_in(admission, body, RECEIVED_AT) for body in bodies * 20))
+    ours = [await taking_in.take_in(admission, body, RECEIVED_AT) for body in bodies]
+    assert theirs == ours * 20
+    assert all(400 <= answer.status < 500 for answer in ours)
+
+
+async def test_what_a_dead_recorder_had_in_hand_is_sent_again_and_another_takes_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorders, "RESPAWN_SECONDS", 0.0)
+    async with running(1) as pool:
+        monkeypatch.setattr(asgi, "recorders", pool)
+        (process,) = _processes()
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        in_hand = [asyncio.create_task(asgi._take_in(admission, b"not JSON", RECEIVED_AT)) for _ in range(5)]
+        await _until(lambda: pool.waiting == 5)
+        os.kill(process.pid, signal.SIGKILL)
+
+        assert await asyncio.gather(*in_hand) == [unavailable()] * 5
+        await _until(lambda: pool.is_running and [each.pid for each in _processes()] != [process.pid])
+        assert (await pool.take_in(admission, b"not JSON", RECEIVED_AT)).status == 400
+
+
+async def test_without_recorders_the_web_process_does_it_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "recorders", Recorders())
+    assert (await asgi._take_in(admission, b"not JSON", RECEIVED_AT)).status == 400
+
+
+class _Slow:
+    """A recorder that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, asyncio.Future[Answer]] = {}
+        self.held_bytes = 0
+
+    def take_in(self, number: int, _admission: Admission, body: bytes, _received_at: int) -> Awaitable[Answer]:
+        self.held_bytes += len(body)
+        self.waiting[number] = asyncio.get_running_loop().create_future()
+        return self.waiting[number]
+
+
+async def test_small_bodies_gather_at_one_recorder_and_large_ones_are_shared_out() -> None:
+    pool = Recorders()
+    first, second = pool._running = [_Slow(), _Slow()]  # type: ignore[assignment, list-item]
+    sent = [asyncio.ensure_future(pool.take_in(admission, b"{}", RECEIVED_AT)) for _ in range(recorders.GROUPED + 1)]
+    await asyncio.sleep(0)
+    assert (len(first.waiting), len(second.waiting)) == (recorders.GROUPED, 1)
+
+    large = b" " * (recorders.SMALL_BYTES + 1)
+    sent += [asyncio.ensure_future(pool.take_in(admission, large, RECEIVED_AT)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert (first.held_bytes, second.held_bytes) == (2 * recorders.GROUPED + len(large), 2 + 2 * len(large))
+    for task in sent:
+        task.cancel()
+
+
+async def test_nothing_can_be_sent_to_a_recorder_that_is_gone() -> None:
+    with pytest.raises(RecorderGoneError):
+        await recorders._Recorder().take_in(1, admission, b"{}", RECEIVED_AT)
