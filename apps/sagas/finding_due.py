@@ -3,6 +3,9 @@
 A mark is committed together with what it is about, so nothing that was recorded is ever forgotten. Marks are only ever
 added, one row for each transaction whatever it changed, so that no writer waits for another one or for a judge, and an
 event in a batch costs next to nothing more.
+
+What is changed for many at once leaves a mark that stands for all of them. It is spelled out when it is taken, which is
+after the change was committed: spelled out before, it would miss what is recorded meanwhile and judged by the old rule.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 #: (shard, correlation UUID as text, project id)
 DueKey = tuple[int, str, int]
+#: Stands for many correlations; what it has in the shard's place says for which.
+_MANY = "00000000-0000-0000-0000-000000000000"
+_PROJECT, _TURNED_BACK = 0, 1
 
 #: Many correlations at once are judged over time, so many together every so often, and those with news before them.
 TOGETHER = 100
@@ -34,17 +40,20 @@ VALUES (%s, %s::text::int[], %s::text::uuid[], %s::text::bigint[])
 
 _MARK_MANY = """
 INSERT INTO finding_due (due_at, shards, correlation_uuids, project_ids)
-SELECT %s + k.number * %s, array_agg(k.shard), array_agg(k.correlation_uuid), array_agg(%s::bigint)
-FROM (SELECT (row_number() OVER () - 1) / %s AS number, shard, correlation_uuid FROM ({}) every) k
+SELECT %(first)s + k.number * %(every)s, array_agg(k.shard), array_agg(k.correlation_uuid), array_agg(k.project_id)
+FROM (SELECT (row_number() OVER () - 1) / %(together)s AS number, each.* FROM ({}) each) k
 GROUP BY k.number
 """
 
-_OF_PROJECT = "SELECT shard, id AS correlation_uuid FROM correlation WHERE project_id = %s"
-_TURNED_BACK = """
-SELECT DISTINCT shard, correlation_uuid FROM instance
-WHERE project_id = %s AND flow = ANY(%s)
-  AND (compensation_state <> 'none' OR status IN ('failed', 'cancelled', 'timed_out', 'compensating'))
-"""
+_WHICH = {
+    _PROJECT: "SELECT shard, id AS correlation_uuid, project_id FROM correlation WHERE project_id = %(project)s",
+    _TURNED_BACK: """
+SELECT DISTINCT i.shard, i.correlation_uuid, i.project_id FROM instance i
+WHERE i.project_id = %(project)s
+  AND i.flow IN (SELECT flow FROM compensable_step WHERE project_id = %(project)s AND seen_at >= %(first)s)
+  AND (i.compensation_state <> 'none' OR i.status IN ('failed', 'cancelled', 'timed_out', 'compensating'))
+""",
+}
 
 _TAKE = """
 DELETE FROM finding_due d USING (
@@ -80,16 +89,21 @@ def mark_once(cursor: psycopg.Cursor, due_at: Micros, key: DueKey) -> None:
 
 def mark_project(cursor: psycopg.Cursor, project_id: int, now: Micros) -> None:
     """Judge all of a project again, little by little: what is declared for all of it has changed."""
-    _mark_many(cursor, project_id, now, _OF_PROJECT, [project_id])
+    mark_at(cursor, now, [(_PROJECT, _MANY, project_id)])
 
 
-def mark_turned_back(cursor: psycopg.Cursor, project_id: int, flows: Sequence[str], now: Micros) -> None:
-    """Judge what turned back in these flows again, little by little: more of their steps count as compensable."""
-    _mark_many(cursor, project_id, now, _TURNED_BACK, [project_id, list(flows)])
+def mark_turned_back(cursor: psycopg.Cursor, project_id: int, seen_at: Micros) -> None:
+    """Judge what turned back, little by little, in the flows of which steps count as compensable since `seen_at`."""
+    mark_at(cursor, seen_at, [(_TURNED_BACK, _MANY, project_id)])
 
 
-def _mark_many(cursor: psycopg.Cursor, project_id: int, now: Micros, which: str, params: list) -> None:
-    cursor.execute(_MARK_MANY.format(which), [now, EVERY, project_id, TOGETHER, *params])
+def spell_out(cursor: psycopg.Cursor, marks: dict[DueKey, list[Micros]]) -> dict[DueKey, list[Micros]]:
+    """Of marks that were taken, those of single correlations; those that stand for many become marks of each."""
+    for (which, uuid, project_id), moments in marks.items():
+        if uuid == _MANY:
+            values = {"first": min(moments), "every": EVERY, "together": TOGETHER, "project": project_id}
+            cursor.execute(_MARK_MANY.format(_WHICH[which]), values)
+    return {key: moments for key, moments in marks.items() if key[1] != _MANY}
 
 
 def take(cursor: psycopg.Cursor, now: Micros, most: int) -> dict[DueKey, list[Micros]]:

@@ -93,7 +93,7 @@ _ADD_COMPENSABLE = """
 INSERT INTO compensable_step (project_id, flow, step, seen_at)
 SELECT k.project_id, k.flow, k.step, %s FROM unnest(%s::bigint[], %s::text[], %s::text[]) k(project_id, flow, step)
 ON CONFLICT (project_id, flow, step) DO NOTHING
-RETURNING project_id, flow
+RETURNING project_id
 """
 
 
@@ -170,17 +170,17 @@ def _chunk(cursor: psycopg.Cursor, now: Micros) -> tuple[int, Judged]:
     judged = Judged()
     if not marks:
         return 0, judged
-    keys = sorted(marks)
-    cursor.execute(_LOCK, [[_lock_of(uuid) for _, uuid, _ in sorted(keys, key=lambda key: _lock_of(key[1]))]])
-    correlations = _correlations(cursor, keys)
-    ready = []
-    for each in correlations:
-        due_at = _deferred(each, marks[each.due_key], now)
-        if due_at is None:
-            ready.append(each)
-        else:
-            finding_due.mark_once(cursor, due_at, each.due_key)
-    _judge(cursor, ready, now, judged)
+    singles = finding_due.spell_out(cursor, marks)
+    if keys := sorted(singles):
+        cursor.execute(_LOCK, [sorted(_lock_of(uuid) for _, uuid, _ in keys)])
+        ready = []
+        for each in _correlations(cursor, keys):
+            due_at = _deferred(each, singles[each.due_key], now)
+            if due_at is None:
+                ready.append(each)
+            else:
+                finding_due.mark_once(cursor, due_at, each.due_key)
+        _judge(cursor, ready, now, judged)
     return len(marks), judged
 
 
@@ -279,11 +279,8 @@ def _learn(cursor: psycopg.Cursor, compensated: set[tuple[int, str, str]], now: 
     if not compensated:
         return
     cursor.execute(_ADD_COMPENSABLE, [now, *_columns(sorted(compensated))])
-    grown: dict[int, set[str]] = defaultdict(set)
-    for project_id, flow in cursor.fetchall():
-        grown[project_id].add(flow)
-    for project_id, flows in grown.items():
-        finding_due.mark_turned_back(cursor, project_id, sorted(flows), now)
+    for (project_id,) in sorted(set(cursor.fetchall())):
+        finding_due.mark_turned_back(cursor, project_id, now)
 
 
 def _row(correlation: _Correlation, found: Found, now: Micros) -> dict[str, Any]:
@@ -346,14 +343,15 @@ def _write(
         for each in correlations:
             if each.uuid in touched:
                 judged.note(each)
-    _count(cursor, keys, Counter(row["instance_id"] for row in wanted.values() if row["status"] == OPEN))
+    open_now = Counter((row["shard"], row["instance_id"]) for row in wanted.values() if row["status"] == OPEN)
+    _count(cursor, keys, open_now)
 
 
-def _count(cursor: psycopg.Cursor, keys: list[list], counts: Counter[str | None]) -> None:
+def _count(cursor: psycopg.Cursor, keys: list[list], counts: Counter[tuple[int, str | None]]) -> None:
+    """Let instances, by shard and id, have these counts; those that are not among them have none."""
     cursor.execute(_COUNTS, keys, prepare=True)
-    wrong = sorted(
-        (shard, identity, counts[identity]) for shard, identity, count in cursor.fetchall() if count != counts[identity]
-    )
+    stored = {(shard, identity): count for shard, identity, count in cursor.fetchall()}
+    wrong = sorted((*key, counts[key]) for key, count in stored.items() if count != counts[key])
     if wrong:
         columns = _columns(wrong)
         cursor.execute(_LOCK_INSTANCES, columns[:2])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from django.db import OperationalError, connection
 
 from apps.lib import micros
-from apps.sagas import catalog, finding_due, judging, rebuild
+from apps.sagas import catalog, finding_due, judging, locking, rebuild
 from apps.sagas.models import CompensableStep, Finding, FindingDue, Instance
 from tests.findings.court import ARRIVALS, Court, bring_forward
 from tests.sagas.stories import at, bare, completed, done, failed, saga, started
@@ -101,22 +103,39 @@ class TestOnce:
         court.judge()
         assert not FindingDue.objects.exists()
 
-    @pytest.mark.slow
     def test_a_long_saga_is_judged_after_a_pause_and_not_forgotten(
         self, court: Court, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(judging, "SHORT_SAGA", 2)
-        monkeypatch.setattr(judging, "PAUSE_PER_EVENT", 3_600_000_000)
         court.tell(completed("a", 1), completed("a", 2), completed("a", 3))
         assert court.codes() == {"duplicate_effect"}, "marks of long ago are due"
         court.shop.tell(completed("b", 4), completed("b", 5))
-        now = micros.now()
-        for _ in range(2):
+        # Five events, a pause of 2.5 ms for them, rounded up: 4.096 ms. Marked and judged between two multiples of it.
+        pause = 4_096
+        before = at(600) // pause * pause
+        FindingDue.objects.update(due_at=before + 10)
+        for now in (before + 10, before + 11, before + pause - 1):
             judging.judge_due(now)
-            (mark,) = FindingDue.objects.all()
-            assert mark.due_at > now
-        court.judge()
+            assert [mark.due_at for mark in FindingDue.objects.all()] == [before + pause]
+        assert {one.step for one in court.findings("duplicate_effect")} == {"a"}
+        judging.judge_due(before + pause)
         assert {one.step for one in court.findings("duplicate_effect")} == {"a", "b"}
+        assert not FindingDue.objects.exists()
+
+    def test_sagas_of_one_millisecond_have_ids_and_counts_of_their_own(
+        self, court: Court, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of a burst of new correlations, two may have the time and the bits behind it in common."""
+        numbers = itertools.count(0x8000_0000_0000_0000)
+        monkeypatch.setattr(
+            locking, "new_correlation_uuid", lambda _: uuid.UUID(int=0x19A0_0000_0000_7000 << 64 | next(numbers))
+        )
+        court.define(DECLARED)
+        court.tell(*trouble(12))
+        rows = Instance.objects.filter(project=court.shop.project)
+        assert len({row.id for row in rows}) == 12
+        found = Counter(one.correlation_id for one in court.findings())
+        assert {row.correlation_id: row.finding_count for row in rows} == {f"c{n}": found[f"c{n}"] for n in range(12)}
 
 
 @pytest.mark.django_db
@@ -160,13 +179,13 @@ class TestAtOnce:
             thread.join()
         assert not errors
 
-    @pytest.mark.slow
     def test_workers_and_writers_at_once_find_what_one_finds_alone(self) -> None:
+        """Two write, two judge, one reads the past anew; instances of no flow are shown, hidden and shown again."""
         catalog.forget()
         alone, busy = Court("together"), Court("together")
         for court in (alone, busy):
             court.define(DECLARED)
-        story = _fixed(trouble(30))
+        story = _fixed(trouble(30) + [bare("Noticed", n, correlation_id=f"c{n}") for n in range(0, 30, 4)])
         alone.tell(*story)
         shuffled = random.Random(1).sample(story, len(story))
         half = len(shuffled) // 2
@@ -180,21 +199,53 @@ class TestAtOnce:
             while not over.is_set():
                 judging.judge_due(micros.now())
 
+        def read_anew() -> None:
+            while not over.is_set():
+                rebuild.start(busy.shop.project.pk, "again")
+                rebuild.run_open_reprojections()
+
         def write_all() -> None:
             try:
                 self.together(lambda: write(shuffled[:half]), lambda: write(shuffled[half:]))
             finally:
                 over.set()
 
-        self.together(write_all, judge, judge)
+        self.together(write_all, judge, judge, read_anew)
         busy.judge()
         found = [[row[:7] for row in kept(court) if row[4] != "resolved"] for court in (alone, busy)]
         assert found[0] == found[1]
         counts = [
-            dict(Instance.objects.filter(project=court.shop.project).values_list("correlation_id", "finding_count"))
+            sorted(
+                Instance.objects.filter(project=court.shop.project).values_list(
+                    "correlation_id", "flow", "finding_count"
+                )
+            )
             for court in (alone, busy)
         ]
         assert counts[0] == counts[1]
+
+    def test_what_turns_back_while_a_step_is_learned_is_judged_by_what_was_learned(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That a step can be undone is known to others only after commit: they must judge again, not go by before."""
+        catalog.forget()
+        court = Court("together")
+        court.shop.tell(done("pay", 1), done("back", 3, compensates="pay"))
+
+        def another_saga() -> None:
+            court.shop.tell(done("pay", 1, correlation_id="o2"), saga("failed", 9, correlation_id="o2"))
+            assert judging.judge_due(micros.now()).correlations == 1
+            assert court.codes() == set()
+
+        mark_turned_back = finding_due.mark_turned_back
+
+        def meanwhile(*args: Any) -> None:
+            mark_turned_back(*args)
+            self.together(another_saga)
+
+        monkeypatch.setattr(finding_due, "mark_turned_back", meanwhile)
+        judging.judge_due(micros.now())
+        assert court.finding("compensation_owed").correlation_id == "o2"
 
     def test_a_worker_that_is_killed_leaves_its_marks_to_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
         catalog.forget()
@@ -228,7 +279,12 @@ def test_the_set_of_compensable_steps_only_grows(court: Court) -> None:
 def test_a_change_of_a_whole_project_is_judged_little_by_little(court: Court, monkeypatch: pytest.MonkeyPatch) -> None:
     court.tell(*trouble(10))
     monkeypatch.setattr(finding_due, "TOGETHER", 4)
-    with connection.wrap_database_errors:
-        finding_due.mark_project(psycopg.Cursor(connection.connection), court.shop.project.pk, at(0))
-    marks = FindingDue.objects.order_by("due_at").values_list("due_at", "correlation_uuids")
-    assert [(due_at, len(uuids)) for due_at, uuids in marks] == [(at(0), 4), (at(0.1), 4), (at(0.2), 2)]
+    finding_due.mark_project(psycopg.Cursor(connection.connection), court.shop.project.pk, at(700))
+    assert [judging.judge_due(at(seconds)).correlations for seconds in (699, 700, 700.1, 700.1, 700.2)] == [
+        0,
+        4,
+        4,
+        0,
+        2,
+    ]
+    assert not FindingDue.objects.exists()
