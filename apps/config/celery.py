@@ -28,6 +28,8 @@ app.conf.beat_schedule = {
     "redrive": _every(2.0, "apps.dlq.tasks.redrive"),
     "reproject": _every(2.0, "apps.sagas.tasks.reproject"),
     "judge-findings": _every(2.0, "apps.sagas.tasks.judge_findings"),
+    "learn-deadlines": _every(10.0, "apps.sagas.tasks.learn_deadlines"),
+    "rejudge": _every(2.0, "apps.sagas.tasks.rejudge"),
     "compact-rollups": _every(10.0, "apps.sagas.tasks.compact"),
     "partitions": _every(3600.0, "apps.sagas.tasks.partitions"),
 }

@@ -1,4 +1,4 @@
-"""What events mean in each project: definitions and source rules, cached per process and true by `Project.revision`.
+"""What events mean in each project: definitions, rules, learned deadlines; cached, and true by `Project.revision`.
 
 Whoever projects holds a shared lock on the project's meaning until commit, and whoever changes it (`changing`) holds it
 alone: so a new definition either is known to a record() or waits for it, and the re-projection that follows sees all
@@ -17,9 +17,10 @@ import psycopg
 from django.db import connection, transaction
 
 from apps.projects.models import Project, Source
+from apps.sagas.deadlines import DEFAULT_FACTOR, LearnedStep, bound_of
 from apps.sagas.definitions import DefinitionError, FlowDefinition, parse
 from apps.sagas.interpretation import Definitions, Interpreter, SourceRule
-from apps.sagas.models import FlowVersion
+from apps.sagas.models import FlowVersion, LearnedDeadline
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,9 @@ def _meaning(project_id: int, revision: int) -> ProjectMeaning:
     with _cache_lock:
         found = _cache.get(project_id)
         if found is None or found.revision != revision or found.project_id != project_id:
-            found = _cache[project_id] = ProjectMeaning(project_id, revision, Definitions(_definitions(project_id)))
+            found = _cache[project_id] = ProjectMeaning(
+                project_id, revision, Definitions(_definitions(project_id), _learned(project_id))
+            )
         return found
 
 
@@ -98,6 +101,17 @@ def _definitions(project_id: int) -> Iterator[FlowDefinition]:
         except DefinitionError:
             # It was valid when it was saved: a later release reads more strictly. The flow is discovered instead.
             logger.exception("definition of %s %s cannot be read any more", version.flow.name, version.version)
+
+
+def _learned(project_id: int) -> dict[tuple[str, str], dict[str, LearnedStep]]:
+    """(flow, version) → step → its deadlines, as published."""
+    found: dict[tuple[str, str], dict[str, LearnedStep]] = {}
+    for row in LearnedDeadline.objects.filter(project_id=project_id, limit_us__isnull=False):
+        assert row.limit_us is not None
+        steps = found.setdefault((row.flow, row.flow_version), {})
+        bound = bound_of(row.limit_us, row.factor or DEFAULT_FACTOR, row.count, row.phase)
+        steps[row.step] = steps.get(row.step, LearnedStep())._replace(**{row.phase: bound})
+    return found
 
 
 def forget() -> None:

@@ -9,6 +9,7 @@ from django.db import connection, transaction
 
 from apps.sagas import catalog
 from apps.sagas.attempts import Execution, Fact, execution_of
+from apps.sagas.deadlines import NOTHING_LEARNED, LearnedSteps
 from apps.sagas.interpretation import DeclaredFlow, DeclaredStep
 from apps.sagas.loading import decode_facts, decode_step
 from apps.sagas.locking import shard_of
@@ -41,6 +42,9 @@ def find_correlation(project_id: int, correlation_id: str) -> CorrelationView | 
     declared = {
         str(instance.id): meaning.definitions.of(instance.flow, instance.flow_version or None) for instance in instances
     }
+    learned = {
+        str(instance.id): meaning.definitions.learned(instance.flow, instance.flow_version) for instance in instances
+    }
     entries = []
     for row, state in rows:
         ref = _ref(row)
@@ -56,7 +60,7 @@ def find_correlation(project_id: int, correlation_id: str) -> CorrelationView | 
         event_count=correlation.event_count,
         first_event_at=correlation.first_event_at,
         last_event_at=correlation.last_event_at,
-        instances=view_instances(instances, declared, entries),
+        instances=view_instances(instances, declared, entries, learned),
     )
 
 
@@ -69,10 +73,16 @@ class Executed(NamedTuple):
 
 
 def view_instances(
-    instances: Sequence[Instance], declared: Mapping[str, DeclaredFlow | None], executed: Iterable[Executed]
+    instances: Sequence[Instance],
+    declared: Mapping[str, DeclaredFlow | None],
+    executed: Iterable[Executed],
+    learned: Mapping[str, LearnedSteps] | None = None,
 ) -> tuple[InstanceView, ...]:
-    """Instances with their step executions, joined by what undoes what. `declared` is by the instance's id as text."""
-    steps = _Steps(instances, declared, executed)
+    """Instances with their step executions, joined by what undoes what.
+
+    What is `declared` and `learned` of each one's flow is by the instance's id as text.
+    """
+    steps = _Steps(instances, declared, executed, learned or {})
     return tuple(
         InstanceView(instance, tuple(steps.views(instance)), _unseen(declared[str(instance.id)], instance, steps))
         for instance in instances
@@ -95,8 +105,10 @@ class _Steps:
         instances: Sequence[Instance],
         declared: Mapping[str, DeclaredFlow | None],
         executed: Iterable[Executed],
+        learned: Mapping[str, LearnedSteps],
     ) -> None:
         self._declared = declared
+        self._learned = learned
         self.of_instance: dict[str, list[Executed]] = {str(instance.id): [] for instance in instances}
         for one in executed:
             self.of_instance[one.ref[0]].append(one)
@@ -123,11 +135,12 @@ class _Steps:
     def views(self, instance: Instance) -> Iterable[StepView]:
         """The step executions of one instance, earliest first."""
         declared = self._declared[str(instance.id)]
+        learned = self._learned.get(str(instance.id), NOTHING_LEARNED)
         for ref, execution, is_owed in self.of_instance[str(instance.id)]:
             known = _known(declared, ref)
             deadline_at, reason = None, ""
             if execution.is_open and instance.ended_at is None:
-                deadline_at, reason = step_deadline(ref[1], execution.sign_at, declared)
+                deadline_at, reason = step_deadline(ref[1], execution.sign_at, execution.begun_at, declared, learned)
             yield StepView(
                 step=ref[1],
                 step_id=ref[2],

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from apps.sagas import attempts as fact
+from apps.sagas.deadlines import NOTHING_LEARNED, LearnedSteps
 from apps.sagas.definitions import CompensationDefinition, FlowDefinition, StepDefinition
 from apps.sagas.events import EventKind, SagaEvent
 
@@ -116,9 +117,12 @@ def declare(definition: FlowDefinition) -> DeclaredFlow:
 
 
 class Definitions:
-    """Every definition of a project: all versions of each flow, the newest last."""
+    """Every definition of a project: all versions of each flow, the newest last; and what is learned beside them."""
 
-    def __init__(self, versions: Iterable[FlowDefinition]) -> None:
+    def __init__(
+        self, versions: Iterable[FlowDefinition], learned: Mapping[tuple[str, str], LearnedSteps] | None = None
+    ) -> None:
+        self._learned = dict(learned or {})
         self._newest: dict[str, DeclaredFlow] = {}
         self._versions: dict[tuple[str, str], DeclaredFlow] = {}
         for definition in versions:
@@ -141,6 +145,10 @@ class Definitions:
             if found is not None:
                 return found
         return self._newest.get(flow)
+
+    def learned(self, flow: str, version: str | None = None) -> LearnedSteps:
+        """What is learned of the steps of that version of a flow; "" is that of instances that name none."""
+        return self._learned.get((flow, version or ""), NOTHING_LEARNED)
 
     @property
     def versions(self) -> list[FlowDefinition]:

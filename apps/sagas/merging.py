@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from apps.sagas.attempts import Execution, Fact, Order, execution_of, merge_facts
+from apps.sagas.deadlines import NOTHING_LEARNED, LearnedSteps
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import UNDECLARED, DeclaredFlow, Definitions, Meaning, StepMeaning
 from apps.sagas.ledger import Change, merge_open, merge_owed
@@ -54,6 +55,7 @@ class InstanceWork:
         "is_changed",
         "is_in_doubt",
         "judgement",
+        "learned",
         "run",
         "state",
         "stored_attributes",
@@ -72,6 +74,7 @@ class InstanceWork:
         #: A late event came of which only the past can tell what it changes.
         self.is_in_doubt = False
         self.declared: DeclaredFlow | None = None
+        self.learned: LearnedSteps = NOTHING_LEARNED
         self.judgement: Judgement | None = None
         #: What its stored row counts for in the rollups; None when it has none.
         self.figures: InstanceFigures | None = None
@@ -207,9 +210,7 @@ class Workspace:
             if (work := self.steps.get(ref)) is not None and self._learn_cause_times(work):
                 touched[ref] = work
         by_id = {instance.id: instance for instance in self.instances.values()}
-        for instance in by_id.values():
-            version = instance.state.version
-            instance.declared = None if instance.is_undeclared else definitions.of(instance.flow, version)
+        self._give_meaning(definitions)
         for ref, work in touched.items():
             self._merge_work(work, by_id[ref[0]], rollups)
         if self.has_compensations or any(work.execution.compensates is not None for work in touched.values()):  # type: ignore[union-attr]
@@ -291,10 +292,22 @@ class Workspace:
                 look_back(instance.state, own)
                 instance.is_in_doubt = False
 
+    def judge_anew(self, definitions: Definitions) -> None:
+        """Derive what stored instances show from their states and from what holds now, without any new event."""
+        self._give_meaning(definitions)
+        self.judge()
+
+    def _give_meaning(self, definitions: Definitions) -> None:
+        """What is declared and learned of the flow that each instance is a run of."""
+        for instance in self.instances.values():
+            if not instance.is_undeclared:
+                instance.declared = definitions.of(instance.flow, instance.state.version)
+                instance.learned = definitions.learned(instance.flow, instance.state.version)
+
     def judge(self) -> None:
         """Derive what instances show; `merge` has done so unless something was in doubt or lacking."""
         for instance in self.instances.values():
-            instance.judgement = judge(instance.state, instance.declared)
+            instance.judgement = judge(instance.state, instance.declared, instance.learned)
 
     def _cause(self, event: SagaEvent) -> tuple[Micros | None, Sequence[str]]:
         """When the last of its known causes happened, and the causes that are not known."""

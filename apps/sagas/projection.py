@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from apps.sagas.attempts import Execution, Fact, Order, Settled
+from apps.sagas.deadlines import NOTHING_LEARNED, LearnedSteps
 from apps.sagas.events import SECOND, EventKind, Micros, SagaEvent
 from apps.sagas.interpretation import DeclaredFlow, DeclaredStep, Meaning
 from apps.sagas.ledger import Change, Open, Opening, Owed, opening
@@ -354,7 +355,7 @@ class Judgement(msgspec.Struct, gc=False):
     annotations: list[str]
 
 
-def judge(state: InstanceState, declared: DeclaredFlow | None) -> Judgement:
+def judge(state: InstanceState, declared: DeclaredFlow | None, learned: LearnedSteps = NOTHING_LEARNED) -> Judgement:
     """Status, what it waits for, deadline and compensation state."""
     ended_at, closing = _end(state, declared)
     ended = ended_at is not None
@@ -369,7 +370,7 @@ def judge(state: InstanceState, declared: DeclaredFlow | None) -> Judgement:
         status = "failed"
     else:
         status = closing
-    queue = _queue(state, declared)
+    queue = _queue(state, declared, learned)
     waits_for, waited = (None, None) if ended else _waits_for(state, queue, owed, declared)
     deadline_at, reason = (None, None) if ended else _deadline(state, queue, declared)
     error = (waited.error or "") if waited is not None else state.error
@@ -447,21 +448,35 @@ class Waiting(NamedTuple):
     reason: str
 
 
-def _queue(state: InstanceState, declared: DeclaredFlow | None) -> list[Waiting]:
+def _queue(state: InstanceState, declared: DeclaredFlow | None, learned: LearnedSteps) -> list[Waiting]:
     """The open steps, the most urgent in front: the earliest deadline, else what began first."""
     found = []
     for step, entry in state.open.items():
-        due_at, reason = step_deadline(step, entry.first.since, declared)
+        due_at, reason = step_deadline(step, entry.first.since, entry.first.begun_at, declared, learned)
         found.append(Waiting(due_at is None, due_at or 0, entry.first.since, step, entry.first, reason))
     return sorted(found)
 
 
-def step_deadline(step: str, since: Micros, declared: DeclaredFlow | None) -> tuple[Micros | None, str]:
-    """Until when a step that showed its first sign at `since` should have ended, and why; None where nobody says."""
+def step_deadline(
+    step: str,
+    since: Micros,
+    begun_at: Micros | None,
+    declared: DeclaredFlow | None,
+    learned: LearnedSteps = NOTHING_LEARNED,
+) -> tuple[Micros | None, str]:
+    """Until when an open step should have ended, and why: declared, else learned; None where nobody knows.
+
+    `since` is its first sign, `begun_at` when it began to run, None while it is only scheduled. What is declared counts
+    from the first sign. What is learned is of its wait while it waits, and of its run once it runs.
+    """
     known = declared.steps.get(step) if declared is not None else None
-    if known is None or known.deadline is None:
+    if known is not None and known.deadline is not None:
+        return since + known.deadline, f"step {step}: declared {_spell(known.deadline)}"
+    usual = learned.get(step)
+    if usual is None:
         return None, ""
-    return since + known.deadline, f"step {step}: declared {_spell(known.deadline)}"
+    begins, bound = (since, usual.wait or usual.whole) if begun_at is None else (begun_at, usual.run)
+    return (None, "") if bound is None else (begins + bound.limit, f"step {step}: {bound.reason}")
 
 
 def _waits_for(

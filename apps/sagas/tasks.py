@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from apps.lib import micros
-from apps.sagas import compaction, judging, rebuild
+from apps.sagas import compaction, judging, learned_deadlines, rebuild
 from apps.sagas import partitions as partition_tables
 
 
@@ -31,3 +31,15 @@ def partitions() -> list[str]:
 def judge_findings() -> None:
     """Judge what changed, and what is due by the clock; what is left over is the next tick's."""
     judging.judge_due(micros.now(), seconds=2.0)
+
+
+@shared_task(name="apps.sagas.tasks.learn_deadlines", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
+def learn_deadlines() -> None:
+    """Look at flows whose usual waits and runs may have changed."""
+    learned_deadlines.learn_due(micros.now(), seconds=2.0)
+
+
+@shared_task(name="apps.sagas.tasks.rejudge", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
+def rejudge() -> None:
+    """Go on judging open instances by what was learned last."""
+    learned_deadlines.run_rejudgements(seconds=10.0)
