@@ -32,4 +32,5 @@ app.conf.beat_schedule = {
     "rejudge": _every(2.0, "apps.sagas.tasks.rejudge"),
     "compact-rollups": _every(10.0, "apps.sagas.tasks.compact"),
     "partitions": _every(3600.0, "apps.sagas.tasks.partitions"),
+    "retain": _every(3600.0, "apps.sagas.tasks.retain"),
 }

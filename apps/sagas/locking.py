@@ -62,11 +62,15 @@ def remember(works: Iterable[Workspace]) -> None:
 def _create(cursor: psycopg.Cursor, keys: list[_Key]) -> list[Workspace]:
     if not keys:
         return []
-    now_ms = time.time_ns() // 1_000_000
-    uuids = [str(new_correlation_uuid(now_ms)) for _ in keys]
+    seen_at_ms = _now_ms()
+    uuids = [str(new_correlation_uuid(seen_at_ms)) for _ in keys]
     shards, projects, names = (list(column) for column in zip(*keys, strict=True))
     cursor.execute(statements.INSERT_CORRELATIONS, [shards, uuids, projects, names], prepare=True)
     return [_workspace(row, is_new=True) for row in cursor.fetchall()]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _without(keys: list[_Key], works: list[Workspace]) -> list[_Key]:

@@ -7,6 +7,7 @@ in the default partition, so that nothing is ever refused.
 from __future__ import annotations
 
 import os
+import re
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 TABLES = ("event", "step_execution", "settled_facts")
 DAY_MS = 24 * 3600 * 1000
 AHEAD = 8
+
+_BOUNDS = re.compile(r"FROM \('([0-9a-f-]{36})'\) TO \('([0-9a-f-]{36})'\)")
 
 
 def new_correlation_uuid(milliseconds: int) -> UUID:
@@ -54,6 +57,24 @@ def ensure(now_ms: int | None = None) -> list[str]:
         finally:
             cursor.execute("SELECT pg_advisory_unlock(hashtext('sagascope.partitions'))")
     return made
+
+
+def partition_bounds(table: str) -> dict[str, tuple[int, int]]:
+    """The partitions of a table, oldest first, each with its bounds in Unix milliseconds; without the default one."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid)"
+            " FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = %s::regclass",
+            [table],
+        )
+        rows = cursor.fetchall()
+    found = {name: _BOUNDS.search(text) for name, text in rows}
+    bounds = {name: (_milliseconds(match[1]), _milliseconds(match[2])) for name, match in found.items() if match}
+    return dict(sorted(bounds.items(), key=lambda entry: entry[1]))
+
+
+def _milliseconds(bound: str) -> int:
+    return UUID(bound).int >> 80
 
 
 def _bound(milliseconds: int) -> UUID:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from apps.lib import micros
-from apps.sagas import compaction, judging, learned_deadlines, rebuild
+from apps.sagas import compaction, judging, learned_deadlines, rebuild, rhythms, retention
 from apps.sagas import partitions as partition_tables
 
 
@@ -17,7 +17,8 @@ def reproject() -> int:
 
 @shared_task(name="apps.sagas.tasks.compact")
 def compact() -> None:
-    """Merge delta rows."""
+    """Take in when sources sent, then merge delta rows: single arrivals cannot be told apart any more."""
+    rhythms.learn(micros.now())
     compaction.compact()
 
 
@@ -43,3 +44,11 @@ def learn_deadlines() -> None:
 def rejudge() -> None:
     """Go on judging open instances by what was learned last."""
     learned_deadlines.run_rejudgements(seconds=10.0)
+
+
+@shared_task(name="apps.sagas.tasks.retain")
+def retain() -> None:
+    """Forget finished sagas whose time has come, and drop the partitions that nobody needs any more."""
+    now = micros.now()
+    retention.expire(now, seconds=300.0)
+    retention.drop_partitions(now)
