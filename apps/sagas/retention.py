@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -68,7 +69,7 @@ def _expire_project(project_id: int, cutoff: Micros, until: float, *, with_event
     last_at, last_id = -(1 << 62), UUID(int=0)
     while time.monotonic() < until:
         with connection.cursor() as cursor:
-            parameters = {
+            parameters: dict[str, Any] = {
                 "undeclared": UNDECLARED,
                 "project": project_id,
                 "cutoff": cutoff,
