@@ -14,6 +14,7 @@ def incident_json(incident: Incident) -> dict[str, Any]:
     return {
         "id": incident.number,
         "rule": incident.rule_name,
+        "condition": incident.condition,
         "severity": incident.severity,
         "status": incident.status,
         "fingerprint": incident.fingerprint,
@@ -24,6 +25,7 @@ def incident_json(incident: Incident) -> dict[str, Any]:
         "cause": incident.cause,
         "instance_count": incident.instance_count,
         "peak_count": incident.peak_count,
+        "unit": incident.unit,
         "sample": list(incident.sample),
         "since": micros.isoformat(incident.since),
         "opened_at": micros.isoformat(incident.opened_at),

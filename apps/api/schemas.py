@@ -187,6 +187,7 @@ class IncidentOut(Schema):
 
     id: int
     rule: str
+    condition: str
     severity: str
     status: Literal["open", "acknowledged", "snoozed", "resolved"]
     fingerprint: str
@@ -197,6 +198,8 @@ class IncidentOut(Schema):
     cause: str
     instance_count: int
     peak_count: int
+    #: What is counted, in the singular.
+    unit: str
     sample: list[str]
     since: datetime
     opened_at: datetime

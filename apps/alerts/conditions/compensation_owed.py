@@ -15,6 +15,7 @@ from apps.alerts.causes import Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import Group, Selection, bounded, dimensions, groups, matching
 from apps.alerts.conditions.parameters import AT_LEAST, value_of
+from apps.alerts.conditions.spells import Spell, findings
 from apps.alerts.models import Rule
 from apps.lib import micros
 from apps.lib.micros import Micros
@@ -61,6 +62,12 @@ class CompensationOwed:
             at_least=value_of(rule.parameters, AT_LEAST),
         )
         return bounded(groups(selection), partial(_describe, by=selection.by), rest="Compensation owed")
+
+    def past(self, rule: Rule, since: Micros, now: Micros) -> tuple[list[Spell], bool]:
+        """As the findings of what is owed were opened and resolved."""
+        by = dimensions(rule, self.dimensions)
+        columns = [f"instance.{name}" if name in by else "''" for name in self.dimensions]
+        return findings(rule, ["compensation_owed"], columns, "{0} owes a compensation", since, now)
 
 
 def _describe(group: Group, *, by: frozenset[str]) -> Cause:

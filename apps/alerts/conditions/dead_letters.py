@@ -9,6 +9,7 @@ A queue that could not be asked keeps what was known of it: a broker that is awa
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from django.db import connection
@@ -17,10 +18,12 @@ from apps.alerts.causes import SAMPLE_SIZE, Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import matching
 from apps.alerts.conditions.parameters import Parameter
+from apps.alerts.conditions.spells import Spell, runs_of
 from apps.alerts.models import Rule
-from apps.dlq.models import DeadLetter, DeadLetterQueue, LetterStatus
+from apps.dlq.models import DeadLetter, DeadLetterQueue, DepthReading, LetterStatus
+from apps.dlq.probing import GROWTH_WINDOW
 from apps.lib import micros
-from apps.lib.micros import SECOND, Micros
+from apps.lib.micros import MINUTE, SECOND, Micros
 from apps.sagas.watermarks import watermarks
 
 
@@ -68,6 +71,34 @@ class DeadLetters:
             if reasons and since <= now - rule.pending_us:
                 found.append(_cause(queue, stand, reasons, since))
         return sorted(found, key=lambda cause: cause.since)
+
+    def past(self, rule: Rule, since: Micros, now: Micros) -> tuple[list[Spell], bool]:
+        """By the readings of each minute. Of a part of a queue only the whole is known, so a query is not heeded."""
+        spells = []
+        for queue in DeadLetterQueue.objects.filter(project_id=rule.project_id, is_enabled=True):
+            limits = limits_of(queue, rule)
+            readings = list(
+                DepthReading.objects.filter(queue=queue, at__gte=since - GROWTH_WINDOW, at__lt=now)
+                .order_by("at")
+                .values_list("at", "depth", "oldest_at")
+            )
+            looks = [
+                (at, bool(reasons_of(Stand(depth, growth, oldest_at), limits, at)))
+                for (at, depth, oldest_at), growth in zip(readings, _growths(readings), strict=True)
+            ]
+            title = f"{shown(queue.name)} holds dead letters"
+            spells += [Spell(("queue", str(queue.pk)), title, begins, ends) for begins, ends in runs_of(looks)]
+        return spells, True
+
+
+def _growths(readings: Sequence[tuple[Micros, int, Micros | None]]) -> Iterator[float | None]:
+    """Messages more a minute at each reading, as `dlq.probing` reckons it."""
+    first = 0
+    for at, depth, _ in readings:
+        while readings[first][0] < at - GROWTH_WINDOW:
+            first += 1
+        began, before, _ = readings[first]
+        yield None if at - began < MINUTE else (depth - before) * MINUTE / (at - began)
 
 
 def limits_of(queue: DeadLetterQueue, rule: Rule) -> Limits:

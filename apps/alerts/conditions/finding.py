@@ -12,6 +12,7 @@ from apps.alerts.causes import SAMPLE_SIZE, Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import MOST_CAUSES, matching
 from apps.alerts.conditions.parameters import AT_LEAST, value_of
+from apps.alerts.conditions.spells import Spell, findings
 from apps.alerts.models import Rule
 from apps.lib.micros import Micros
 from apps.sagas.findings.codes import CODES, RULES
@@ -48,6 +49,11 @@ class FindingHolds:
         with connection.cursor() as cursor:
             cursor.execute(statement, params)
             return [_cause(*row) for row in cursor.fetchall()]
+
+    def past(self, rule: Rule, since: Micros, now: Micros) -> tuple[list[Spell], bool]:
+        """As they were opened and resolved."""
+        columns = ("finding.flow", "finding.code")
+        return findings(rule, named_codes(rule.query), columns, "{1} in {0}", since, now)
 
 
 def named_codes(*queries: str) -> list[str]:

@@ -16,6 +16,7 @@ from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import MOST_CAUSES
 from apps.alerts.conditions.parameters import Parameter, span_of, value_of
 from apps.alerts.conditions.rates import WINDOW
+from apps.alerts.conditions.spells import Spell, runs_of
 from apps.alerts.conditions.windows import EVERY, held_since, only_counted_keys, rollup_condition, words
 from apps.alerts.models import Rule
 from apps.lib.micros import DAY, HOUR, MINUTE, Micros
@@ -33,6 +34,9 @@ QUANTILE = 0.95
 #: What has run more seldom in the days before has no usual duration.
 LEAST_USUAL = 50
 USUAL_FOR: Micros = HOUR
+
+#: What the past is looked at in.
+_BIN: Micros = 5 * MINUTE
 
 Key = tuple[str, str]
 Histograms = dict[Key, dict[int, int]]
@@ -80,6 +84,25 @@ class SlowerThanUsual:
             rule.memory = {**rule.memory, "usual": kept}
         return {(flow, step): Usual(p95, runs) for flow, step, p95, runs in kept["p95"]}
 
+    def past(self, rule: Rule, since: Micros, now: Micros) -> tuple[list[Spell], bool]:
+        """By figures of five minutes each, against what was usual before, or is now where nothing had run before."""
+        window = span_of(rule.parameters, WINDOW)
+        usual = {**usual_durations(rule, now), **usual_durations(rule, since)}
+        first, last, length = since // _BIN, now // _BIN, max(1, window // _BIN)
+        bins: defaultdict[Key, dict[int, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
+        rows = _read(rule, (since - window) // MINUTE, now // MINUTE, "", f"rollup.minute / {_BIN // MINUTE}")
+        for flow, step, number, bucket, count in rows:
+            bins[flow, step][number][bucket] = count
+        spells = []
+        for key, figures in bins.items():
+            looks = []
+            for number in range(first, last + 1):
+                runs = histogram.merge(*(figures.get(one, {}) for one in range(number - length + 1, number + 1)))
+                looks.append(((number + 1) * _BIN, slowness(rule, runs, usual.get(key)) is not None))
+            title = f"{' '.join(filter(None, map(shown, key)))} is slower than usual"
+            spells += [Spell(key, title, begins, ends) for begins, ends in runs_of(looks)]
+        return spells, True
+
 
 class Slowness(NamedTuple):
     """How slow something is now."""
@@ -118,23 +141,28 @@ def usual_durations(rule: Rule, now: Micros) -> dict[Key, Usual]:
 
 def durations(rule: Rule, first: int, last: int, also: str) -> Histograms:
     """Histograms of how long sagas (or steps) took that ended in these minutes, by flow (and step)."""
+    found: Histograms = defaultdict(dict)
+    for flow, step, _, bucket, count in _read(rule, first, last, also, "0"):
+        found[flow, step][bucket] = count
+    return found
+
+
+def _read(rule: Rule, first: int, last: int, also: str, part: str) -> list[tuple[str, str, int, int, int]]:
+    """Rows of flow, step, part of the time, bucket and count."""
     wanted = rollup_condition([rule.query, also])
     if wanted is None:
         raise QueryError(0, "a rule about durations reads figures by minute: flow, version and step alone")
     rows = "rollup.step = ''" if value_of(rule.parameters, OF) == "saga" else "rollup.step <> ''"
     # Names are ours; every value is a parameter.
     statement = f"""
-        SELECT rollup.flow, rollup.step, rollup.runs[place], sum(rollup.runs[place + 1])::bigint
+        SELECT rollup.flow, rollup.step, {part}, rollup.runs[place], sum(rollup.runs[place + 1])::bigint
           FROM rollup, generate_series(1, cardinality(rollup.runs), 2) AS place
          WHERE rollup.project_id = %s AND rollup.minute >= %s AND rollup.minute <= %s AND {rows} AND {wanted.sql}
-         GROUP BY 1, 2, 3 HAVING sum(rollup.runs[place + 1]) > 0
+         GROUP BY 1, 2, 3, 4 HAVING sum(rollup.runs[place + 1]) > 0
     """  # noqa: S608
-    found: Histograms = defaultdict(dict)
     with connection.cursor() as cursor:
         cursor.execute(statement, [rule.project_id, first, last, *wanted.params])
-        for flow, step, bucket, count in cursor.fetchall():
-            found[flow, step][bucket] = count
-    return found
+        return cursor.fetchall()
 
 
 def _cause(key: Key, slow: Slowness, since: Micros, window: Micros) -> Cause:

@@ -12,7 +12,9 @@ from django.db import connection
 from apps.alerts.causes import Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import DIMENSIONS, Group, Selection, bounded, dimensions, groups, matching
+from apps.alerts.conditions.overdue import overdue_spells
 from apps.alerts.conditions.parameters import AT_LEAST, value_of
+from apps.alerts.conditions.spells import Spell
 from apps.alerts.models import Rule
 from apps.lib import micros
 from apps.lib.micros import Micros
@@ -35,7 +37,7 @@ class Stuck:
 
     def causes(self, rule: Rule, now: Micros, *, also: str = "") -> list[Cause]:
         marks = watermarks(rule.project_id, now)
-        late, params = stuck_condition(marks)
+        late, params = stuck_condition(marks.confirmed())
         wanted = matching(rule, marks, also)
         selection = Selection(
             where=f"{late} AND instance.deadline_at <= %s AND {wanted.sql}",
@@ -47,6 +49,10 @@ class Stuck:
             at_least=value_of(rule.parameters, AT_LEAST),
         )
         return bounded(groups(selection), partial(_describe, by=selection.by), rest="Stuck")
+
+    def past(self, rule: Rule, since: Micros, now: Micros) -> tuple[list[Spell], bool]:
+        """Steps and sagas that went past their declared deadlines, and what is stuck now."""
+        return overdue_spells(rule, dimensions(rule, self.dimensions), since, now)
 
 
 def _describe(group: Group, *, by: frozenset[str]) -> Cause:

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from apps.alerts.messages import Message
+from apps.alerts.receivers.alertmanager import AlertmanagerReceiver, AlertmanagerWebhookReceiver
 from apps.alerts.receivers.apprise import AppriseReceiver
+from apps.alerts.receivers.chat import SlackReceiver, TeamsReceiver, TelegramReceiver
 from apps.alerts.receivers.email import EmailReceiver
 from apps.alerts.receivers.outcome import Field, Sent
+from apps.alerts.receivers.pagers import OpsgenieReceiver, PagerDutyReceiver
 from apps.alerts.receivers.webhook import WebhookReceiver
 
 Settings = Mapping[str, str]
@@ -35,11 +38,21 @@ class Kind(Protocol):
         """Say it, once. Raises DeliveryError."""
 
 
-RECEIVERS: dict[str, Kind] = {
-    kind.code: kind
-    for kind in (
-        EmailReceiver(),
-        WebhookReceiver(),
-        AppriseReceiver(),
-    )
-}
+_ALL: tuple[Kind, ...] = (
+    EmailReceiver(),
+    SlackReceiver(),
+    TeamsReceiver(),
+    PagerDutyReceiver(),
+    OpsgenieReceiver(),
+    TelegramReceiver(),
+    WebhookReceiver(),
+    AlertmanagerWebhookReceiver(),
+    AlertmanagerReceiver(),
+    AppriseReceiver(),
+)
+RECEIVERS: dict[str, Kind] = {kind.code: kind for kind in _ALL}
+
+
+def takes_digests(kind: str) -> bool:
+    """False for kinds that keep track of incidents one by one: a pager has to know which one is over."""
+    return bool(getattr(RECEIVERS.get(kind), "takes_digests", True))

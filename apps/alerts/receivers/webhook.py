@@ -13,13 +13,13 @@ import json
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from standardwebhooks import Webhook
 
 from apps.alerts.messages import Message
-from apps.alerts.receivers.outcome import DeliveryError, Field, Sent, SettingsError
+from apps.alerts.receivers.outcome import Field, Sent, SettingsError
+from apps.alerts.receivers.posting import posted
 from apps.lib import http, micros
 from apps.lib.micros import Micros
 
@@ -72,21 +72,7 @@ class WebhookReceiver:
                 Webhook(secret).sign(message.id, moment, body) for secret in _secrets(settings, moment)
             ),
         }
-        try:
-            answer = http.post(settings["url"], body.encode(), headers)
-        except http.RefusedError as error:
-            raise DeliveryError(f"not called: {error}") from None
-        except http.RequestError as error:
-            raise DeliveryError(str(error)) from None
-        if 200 <= answer.status < 300:
-            return Sent(answer.status)
-        reason = "redirects are not followed" if 300 <= answer.status < 400 else "not a success"
-        raise DeliveryError(
-            f"answered {answer.status}: {reason}",
-            gone=answer.status == 410,
-            http_status=answer.status,
-            retry_after=_retry_after(answer.headers.get("retry-after", "")),
-        )
+        return posted(settings["url"], body.encode(), headers)
 
 
 def new_secret() -> str:
@@ -118,13 +104,3 @@ def _is_secret(text: str) -> bool:
         return 24 <= len(base64.b64decode(text[len(_PREFIX) :], validate=True)) <= 64
     except (binascii.Error, ValueError):
         return False
-
-
-def _retry_after(text: str) -> float | None:
-    """Seconds of a Retry-After header, in either of its forms; None when it says nothing useful."""
-    if text.isascii() and text.isdigit() and len(text) < 9:
-        return float(text)
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
