@@ -11,9 +11,11 @@ from django.http import HttpRequest
 
 from apps.sagas.timeline import Options
 
-TABS = ("timeline", "events", "findings", "letters", "json")
+TABS = ("timeline", "sequence", "causation", "events", "findings", "letters", "compare", "json")
+#: So many folds of a diagram can be open at once.
+_MOST_OPENED = 50
 _NUMBER = re.compile(r"-?\d{1,18}")
-_KEPT = ("tab", "from", "to", "fold", "open", "shut", "event", "source", "cursor", "end", "rows")
+_KEPT = ("tab", "from", "to", "fold", "open", "shut", "event", "source", "cursor", "end", "rows", "more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Address:
     options: Options
     event_id: str
     source: str
+    #: Keys of the folds of a diagram that are opened.
+    more: frozenset[int] = frozenset()
 
     def with_(self, **changes: object) -> str:
         """The query with some parameters changed; None or "" takes one out."""
@@ -52,7 +56,8 @@ def read_address(request: HttpRequest) -> Address:
         event_id=event_id or None,
     )
     tab = values.get("tab", "")
-    return Address(values, tab if tab in TABS else "timeline", options, event_id, values.get("source", ""))
+    more = frozenset(int(text) for text in values.get("more", "").split(",")[:_MOST_OPENED] if _NUMBER.fullmatch(text))
+    return Address(values, tab if tab in TABS else "timeline", options, event_id, values.get("source", ""), more)
 
 
 def _number(text: str | None) -> int | None:

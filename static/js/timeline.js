@@ -95,7 +95,7 @@
 
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("#correlation a[href]");
-    if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+    if (!link || link.hasAttribute("download") || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     const href = link.getAttribute("href");
     if (link.dataset.key === "n" || link.dataset.key === "w") {
       event.preventDefault();

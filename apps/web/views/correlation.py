@@ -24,6 +24,7 @@ from apps.lib.micros import DAY, SECOND, Micros
 from apps.sagas import finding_queries, queries
 from apps.sagas.correlation_json import correlation_json
 from apps.sagas.correlation_view import find_correlation
+from apps.sagas.history import History, read_history
 from apps.sagas.locking import shard_of
 from apps.sagas.shapes import CorrelationView, InstanceView
 from apps.sagas.story import is_stuck, sum_up, tell, worst_first
@@ -32,6 +33,7 @@ from apps.sagas.timeline.wording import visible
 from apps.web import json_text
 from apps.web.access import project_view
 from apps.web.correlation_address import TABS, Address, read_address
+from apps.web.diagrams_shown import DOWNLOADS, download, sequence_context
 from apps.web.events_shown import event_page, inspect, latest_events
 from apps.web.findings_shown import lines
 from apps.web.letters_shown import letters_of_saga
@@ -61,7 +63,7 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
         "now": now,
         "view": view,
         "address": address,
-        "page_path": reverse("web:correlation", args=[correlation_id]),
+        "page_path": getattr(request, "shown_at", "") or reverse("web:correlation", args=[correlation_id]),
         "sprite": static("img/icons.svg"),
         "event_prefix": address.prefix(event=None, source=None, rows=None, tab=None) + "event=",
     }
@@ -75,6 +77,10 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
         timeline = build(view, now, address.options, watermarks=marks, usual=_usual(view, now))
         context |= {"timeline": timeline, "latest": latest_events(view, address, _LATEST)}
         context |= _timeline_links(timeline, address)
+    elif address.tab == "sequence":
+        context |= sequence_context(view, _history(view), address)
+        if request.GET.get("as") in DOWNLOADS:
+            return download(request, request.GET["as"], context)
     elif address.tab == "findings":
         context["rows"] = lines(finding_queries.findings_of(*_key(view)))
     elif address.tab == "events":
@@ -85,6 +91,10 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
         context["document"] = json_text.pieces(_document(correlation_json(view, watermarks)))
     template = "web/_correlation.html" if request.htmx else "web/correlation.html"  # type: ignore[attr-defined]
     return render(request, template, context)
+
+
+def _history(view: CorrelationView) -> History:
+    return read_history(view.project_id, view.correlation_id, view.correlation_uuid)
 
 
 def _document(answer: Mapping[str, Any]) -> str:
@@ -186,7 +196,7 @@ def _attributes(view: CorrelationView) -> list[tuple[str, str]]:
 def _links(address: Address) -> dict[str, Any]:
     return {
         "tab_links": {
-            tab: address.with_(tab=None if tab == "timeline" else tab, cursor=None, end=None) for tab in TABS
+            tab: address.with_(tab=None if tab == "timeline" else tab, cursor=None, end=None, more=None) for tab in TABS
         },
         "close_link": address.with_(event=None, source=None),
         "here": address.with_(),

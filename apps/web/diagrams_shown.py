@@ -1,0 +1,74 @@
+"""The diagrams of a correlation page, sequence and causation, as their templates and downloads need them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from apps.sagas import sequence
+from apps.sagas.history import History
+from apps.sagas.shapes import CorrelationView
+from apps.sagas.timeline.wording import visible
+from apps.web.correlation_address import Address
+
+#: Downloads of the sequence diagram: parameter `as`, media type, ending of the file's name.
+DOWNLOADS = {
+    "svg": ("image/svg+xml; charset=utf-8", "svg"),
+    "mermaid": ("text/vnd.mermaid; charset=utf-8", "mmd"),
+}
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def services_of(view: CorrelationView) -> dict[str, str]:
+    """Who did the step that an event tells of, by event id; the step that it ends before the one that it begins."""
+    ended: dict[str, str] = {}
+    told: dict[str, str] = {}
+    for one in view.instances:
+        for step in one.steps:
+            if step.service:
+                for attempt in step.attempts:
+                    told.update(dict.fromkeys(attempt.event_ids, step.service))
+                    if attempt.ended_at is not None and attempt.event_ids:
+                        ended[attempt.event_ids[-1]] = step.service
+    return told | ended
+
+
+def sequence_context(view: CorrelationView, history: History, address: Address) -> dict[str, Any]:
+    """Context of the sequence tab."""
+    told = [(one.event, one.meaning) for one in history.told]
+    conversation = sequence.read_messages(told, services_of(view))
+    rows = sequence.fold(conversation.messages, opened=address.more, event_id=address.event_id or None)
+    folds = [row for row in rows if isinstance(row, sequence.Fold)]
+    return {
+        "conversation": conversation,
+        "rows": rows,
+        "diagram": sequence.draw(conversation, rows, event_id=address.event_id or None),
+        "folded": sum(row.count for row in folds),
+        "fold_links": {row.key: address.with_(more=_with(address, row.key)) for row in folds},
+        "shut_all": address.with_(more=None) if address.more else "",
+        "svg_link": f"{address.prefix(event=None, source=None)}as=svg",
+        "mermaid_link": f"{address.prefix(event=None, source=None)}as=mermaid",
+    }
+
+
+def _with(address: Address, key: int) -> str:
+    return ",".join(str(one) for one in sorted({*address.more, key}))
+
+
+def download(request: HttpRequest, kind: str, context: Mapping[str, Any]) -> HttpResponse:
+    """The sequence diagram as a file of its own."""
+    media_type, ending = DOWNLOADS[kind]
+    title = f"{context['view'].correlation_id}"
+    if kind == "svg":
+        response = render(request, "web/sequence.svg", {**context, "title": visible(title, 200)})
+        response["Content-Type"] = media_type
+    else:
+        text = sequence.to_mermaid(context["conversation"], context["rows"], visible(title, 200))
+        response = HttpResponse(text, content_type=media_type)
+    name = _UNSAFE.sub("-", title)[:80].strip("-.") or "saga"
+    response["Content-Disposition"] = f'attachment; filename="{name}-sequence.{ending}"'
+    return response
