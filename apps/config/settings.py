@@ -121,6 +121,9 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
+#: Which sites may show an embedded timeline (`/embed/…`) in a frame, as CSP sources: "https://wiki.example.com".
+EMBED_FRAME_ANCESTORS = ["'self'", *_names("EMBED_FRAME_ANCESTORS")]
+
 # --- the application ----------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [

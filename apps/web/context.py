@@ -12,11 +12,12 @@ from apps.dlq.queries import count_parked
 from apps.lib import micros
 from apps.projects.models import Role
 from apps.web.access import may
+from apps.web.notices import count_unread, latest
 
 #: Route, label, and the routes below it that keep the entry marked.
-_ENTRIES = (
+_ENTRIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("overview", "Overview", ()),
-    ("instances", "Instances", ("correlation",)),
+    ("instances", "Instances", ("correlation", "share")),
     ("flows", "Flows", ("flow", "flow_new")),
     ("findings", "Findings", ("owed",)),
     ("incidents", "Incidents", ("incident",)),
@@ -29,6 +30,18 @@ _ENTRIES = (
     ("settings", "Settings", ()),
 )
 
+#: What is pressed after `g` to go there.
+_KEYS = {
+    "overview": "o",
+    "instances": "i",
+    "flows": "f",
+    "findings": "n",
+    "incidents": "a",
+    "dead_letters": "d",
+    "sources": "s",
+    "settings": "t",
+}
+
 
 def shell(request: HttpRequest) -> dict[str, Any]:
     """Context of `base.html`. Outside a project (login, errors) only the clock."""
@@ -36,6 +49,8 @@ def shell(request: HttpRequest) -> dict[str, Any]:
     project = getattr(request, "project", None)
     if project is None:
         return context
+    if getattr(request, "shown_at", ""):  # embedded: nothing of the project but the one saga
+        return context | {"is_embedded": True}
     role = request.role  # type: ignore[attr-defined]
     return context | {
         "project": project,
@@ -44,6 +59,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "may_operate": may(role, Role.OPERATOR.value),
         "may_administer": may(role, Role.ADMIN.value),
         "navigation": _navigation(request, project.pk),
+        "latest_incident": lambda: latest(project.pk),
     }
 
 
@@ -57,17 +73,19 @@ def _navigation(request: HttpRequest, project_id: int) -> list[dict[str, Any]]:
             "url": reverse(f"web:{name}"),
             "name": name,
             "label": label,
-            **_count(name, project_id),
+            "key": _KEYS.get(name, ""),
+            **_count(name, project_id, request.user.pk),
             "is_current": here == name or here in below or (name == "settings" and here.startswith("settings")),
         }
         for name, label, below in _ENTRIES
     ]
 
 
-def _count(name: str, project_id: int) -> dict[str, Any]:
+def _count(name: str, project_id: int, user_id: int | None) -> dict[str, Any]:
     """The number beside an entry, what it counts, and how bad that is."""
     if name == "incidents":
-        return {"count": count_unresolved(project_id), "counted": "unresolved", "tone": "bad"}
+        unread = count_unread(project_id, user_id or 0)
+        return {"count": count_unresolved(project_id), "counted": "unresolved", "tone": "bad", "unread": unread}
     if name == "dead_letters":
         return {"count": count_parked(project_id), "counted": "messages", "tone": "late"}
     return {"count": 0}

@@ -117,7 +117,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
     async def tick(self, message: dict[str, Any]) -> None:
         """Something in the project changed; passed on when the page shows it."""
         named = message.get("correlations")
-        if self.correlation is not None and named is not None and self.correlation not in named:
+        is_other = self.correlation is not None and named is not None and self.correlation not in named
+        if is_other and not message.get("incidents"):
             return
         await self.send(json.dumps({"type": "tick", "incidents": bool(message.get("incidents"))}))
 

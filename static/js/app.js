@@ -130,6 +130,7 @@ function refresh() {
   live.timer = 0;
   if (document.hidden || live.pending > 0) return;
   const fragments = [...document.querySelectorAll("[data-live]")].filter((fragment) => !isBusy(fragment));
+  if (!fragments.length) return;
   live.startedAt = Date.now();
   for (const fragment of fragments) {
     live.pending += 1;
@@ -159,7 +160,11 @@ function showPill() {
 }
 
 function connect() {
-  if (!document.querySelector("[data-live]")) return;
+  // An embedded timeline belongs to nobody who has signed in: it polls.
+  if (!document.body.dataset.project) {
+    live.wasTried = true;
+    return;
+  }
   const query = new URLSearchParams();
   if (document.body.dataset.project) query.set("project", document.body.dataset.project);
   if (document.body.dataset.correlation) query.set("correlation", document.body.dataset.correlation);

@@ -22,6 +22,7 @@ from apps.lib.micros import DAY, HOUR, Micros
 from apps.projects.models import Project, Role
 from apps.web.access import project_view
 from apps.web.completion import spelt
+from apps.web.notices import mark_seen
 
 LIMIT = 50
 #: How long an incident may be snoozed: value, Micros, words.
@@ -78,6 +79,7 @@ class LogLine:
 def show_all(request: HttpRequest) -> HttpResponse:
     """The list, or its changing part for a live refresh."""
     project: Project = request.project  # type: ignore[attr-defined]
+    mark_seen(project.pk, request.user.pk)
     context = _list(request, project)
     template = "web/_incidents.html" if request.htmx else "web/incidents.html"  # type: ignore[attr-defined]
     return render(request, template, context)

@@ -90,6 +90,8 @@ def _act_on_rows(request: HttpRequest, project: Project, asked: Asked, action: s
         return _export(project, asked, chosen, now)
     elif action == "note":
         _note(request, project, chosen, now)
+        if back := request.POST.get("back"):  # from the page of the saga itself
+            return redirect("web:correlation", back)
     else:
         _acknowledge(request, project, chosen, now)
     return redirect(f"{request.path}?{asked.url_query(cursor=asked.cursor)}")
