@@ -6,6 +6,7 @@ Windows are whole minutes, [since, until). Percentiles are within 2.5 % (see `hi
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.db import connection
 from apps.lib.micros import HOUR, MINUTE, Micros
 from apps.lib.read_limit import read_limit
 from apps.sagas import definitions, histogram
+from apps.sagas.interpretation import UNDECLARED
 from apps.sagas.models import Flow, FlowVersion
 from apps.sagas.watermarks import stuck_condition, watermarks
 
@@ -80,9 +82,9 @@ class FlowSummary:
 def step_latency(project_id: int, flow: str, *, since: Micros, until: Micros) -> list[StepLatency]:
     """Per step of a flow, in order of its name: counts, percentiles and rates. Raises ReadTooLongError."""
     with read_limit():
-        counts = _counts(project_id, since, until, flow=flow)
-        waits = _histograms("waits", project_id, since, until, flow=flow)
-        runs = _histograms("runs", project_id, since, until, flow=flow)
+        counts = _counts(project_id, since, until, flows=[flow])
+        waits = _histograms("waits", project_id, since, until, flows=[flow])
+        runs = _histograms("runs", project_id, since, until, flows=[flow])
         undone_by = _compensations(project_id, flow)
     steps = {step: row for (_, step), row in counts.items() if step}
     return [
@@ -93,17 +95,20 @@ def step_latency(project_id: int, flow: str, *, since: Micros, until: Micros) ->
     ]
 
 
-def flow_summaries(project_id: int, now: Micros, *, window: Micros = HOUR) -> list[FlowSummary]:
-    """Every flow of a project, by name, with its last `window`. Raises ReadTooLongError."""
+def flow_summaries(
+    project_id: int, now: Micros, *, window: Micros = HOUR, flow: str | None = None
+) -> list[FlowSummary]:
+    """Every flow of a project, by name, with its last `window`; or only one of them. Raises ReadTooLongError."""
     with read_limit():
-        counts = _counts(project_id, now - window, now + MINUTE, step="")
-        durations = _histograms("runs", project_id, now - window, now + MINUTE, step="")
+        flows = flow_names(project_id) if flow is None else [flow]
+        counts = _counts(project_id, now - window, now + MINUTE, flows=flows, step="")
+        durations = _histograms("runs", project_id, now - window, now + MINUTE, flows=flows, step="")
         stuck, params = stuck_condition(watermarks(project_id, now))
-        open_now = _by_flow("instance.ended_at IS NULL", [], project_id)
-        stuck_now = _by_flow(stuck, params, project_id)
+        open_now = _by_flow("instance.ended_at IS NULL", [], project_id, flow)
+        stuck_now = _by_flow(stuck, params, project_id, flow)
         declared = _newest_definitions(project_id)
-        names = set(Flow.objects.filter(project_id=project_id).values_list("name", flat=True))
-    names.update(flow for flow, _ in counts)
+    names = set(flows) - {UNDECLARED}
+    names.update(name for name, _ in counts)
     names.update(open_now)
     summaries = []
     for name in sorted(names):
@@ -161,21 +166,27 @@ def _rate(part: int, whole: int) -> float | None:
     return min(part / whole, 1.0) if whole else None
 
 
-def _where(project_id: int, since: Micros, until: Micros, flow: str | None, step: str | None) -> tuple[str, list[Any]]:
-    where = "project_id = %s AND minute >= %s AND minute < %s"
-    params: list[Any] = [project_id, since // MINUTE, -(-until // MINUTE)]
-    for column, value in (("flow", flow), ("step", step)):
-        if value is not None:
-            where += f" AND {column} = %s"
-            params.append(value)
+def flow_names(project_id: int) -> list[str]:
+    """Every flow that rollups may be of. Reads name them all: an index finds minutes of flows, not of everything."""
+    return sorted({UNDECLARED, *Flow.objects.filter(project_id=project_id).values_list("name", flat=True)})
+
+
+def _where(
+    project_id: int, since: Micros, until: Micros, flows: Sequence[str], step: str | None
+) -> tuple[str, list[Any]]:
+    where = "project_id = %s AND minute >= %s AND minute < %s AND flow = ANY(%s)"
+    params: list[Any] = [project_id, since // MINUTE, -(-until // MINUTE), list(flows)]
+    if step is not None:
+        where += " AND step = %s"
+        params.append(step)
     return where, params
 
 
 def _counts(
-    project_id: int, since: Micros, until: Micros, *, flow: str | None = None, step: str | None = None
+    project_id: int, since: Micros, until: Micros, *, flows: Sequence[str], step: str | None = None
 ) -> dict[tuple[str, str], dict[str, int]]:
     """(flow, step) -> its counts in the window."""
-    where, params = _where(project_id, since, until, flow, step)
+    where, params = _where(project_id, since, until, flows, step)
     sums = ", ".join(f"sum({name})::bigint" for name in _COUNTS)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT flow, step, {sums} FROM rollup WHERE {where} GROUP BY flow, step", params)  # noqa: S608
@@ -183,10 +194,10 @@ def _counts(
 
 
 def _histograms(
-    column: str, project_id: int, since: Micros, until: Micros, *, flow: str | None = None, step: str | None = None
+    column: str, project_id: int, since: Micros, until: Micros, *, flows: Sequence[str], step: str | None = None
 ) -> dict[tuple[str, str], dict[int, int]]:
     """(flow, step) -> its histogram in the window, added up where it lies."""
-    where, params = _where(project_id, since, until, flow, step)
+    where, params = _where(project_id, since, until, flows, step)
     sql = f"""
         SELECT flow, step, {column}[at] AS bucket, sum({column}[at + 1])::bigint
         FROM rollup, generate_series(1, cardinality({column}), 2) AS at
@@ -200,10 +211,15 @@ def _histograms(
     return found
 
 
-def _by_flow(condition: str, params: list[Any], project_id: int) -> dict[str, int]:
-    sql = f"SELECT flow, count(*) FROM instance WHERE project_id = %s AND {condition} GROUP BY flow"  # noqa: S608
+def _by_flow(condition: str, params: list[Any], project_id: int, flow: str | None) -> dict[str, int]:
+    values: list[Any] = [project_id]
+    where = "project_id = %s"
+    if flow is not None:
+        where += " AND flow = %s"
+        values.append(flow)
+    sql = f"SELECT flow, count(*) FROM instance WHERE {where} AND {condition} GROUP BY flow"  # noqa: S608
     with connection.cursor() as cursor:
-        cursor.execute(sql, [project_id, *params])
+        cursor.execute(sql, [*values, *params])
         return dict(cursor.fetchall())
 
 

@@ -176,3 +176,15 @@ def _throughput(project_id: int, now: Micros) -> list[Throughput]:
     return [
         Throughput(minute * MINUTE, accepted.get(minute, 0), *done.get(minute, ())) for minute in range(first, last + 1)
     ]
+
+
+def stuck_by_step(project_id: int, flow: str, marks: Watermarks) -> dict[str, int]:
+    """How many instances of a flow are stuck, by what they wait for. Raises ReadTooLongError."""
+    stuck, params = stuck_condition(marks)
+    sql = f"""
+        SELECT coalesce(waiting_for, ''), count(*) FROM instance
+        WHERE project_id = %s AND flow = %s AND {stuck} GROUP BY 1
+    """  # noqa: S608 - our own text, values bound
+    with read_limit(), connection.cursor() as cursor:
+        cursor.execute(sql, [project_id, flow, *params])
+        return dict(cursor.fetchall())

@@ -124,6 +124,13 @@ def clock(at: Micros) -> str:
 
 
 @register.simple_tag
+def day(at: Micros) -> str:
+    """Day, hour and minute in UTC, for the axes of charts over several days."""
+    date, _, time = wording.moment_text(at, "minute").partition(", ")
+    return f"{date.rpartition(' ')[0]} {time}"
+
+
+@register.simple_tag
 def ago(at: Any, now: Micros) -> SafeString | str:
     """How long ago something happened; counts on in an open page."""
     return _counting(at, now, "ago", "{} ago")

@@ -9,24 +9,26 @@ from urllib.parse import urlencode
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.templatetags.static import static
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from apps.lib import micros
-from apps.lib.micros import DAY, HOUR, MINUTE, Micros
+from apps.lib.micros import DAY, HOUR, Micros
 from apps.projects.models import Project, Role
 from apps.sagas import flows, queries
 from apps.sagas.definition_text import Problem
 from apps.sagas.definitions import DefinitionError, FlowDefinition
 from apps.sagas.models import FlowVersion
+from apps.web import flow_page
 from apps.web.access import project_view
 from apps.web.completion import spelt
 
 WINDOWS: dict[str, tuple[Micros, str]] = {
-    "15m": (15 * MINUTE, "15 minutes"),
     "1h": (HOUR, "hour"),
     "24h": (DAY, "24 hours"),
     "7d": (7 * DAY, "7 days"),
+    "30d": (30 * DAY, "30 days"),
 }
 DEFAULT_WINDOW = "24h"
 #: What a new definition starts from: it is valid as it stands.
@@ -132,30 +134,54 @@ def _refused(
 def _steps_page(
     request: HttpRequest, project: Project, name: str, summary: queries.FlowSummary | None, now: Micros
 ) -> HttpResponse:
-    window = _window(request)
-    span, words = WINDOWS[window]
+    asked = _asked(request)
+    span, words = WINDOWS[asked.window]
     definition = _newest(project, name)
+    here = reverse("web:flow", args=[name])
     context: dict[str, Any] = {
         "now": now,
         "name": name,
         "summary": summary,
         "definition": definition,
         "deadline": definition.deadline if definition else None,
-        "window": window,
+        "window": asked.window,
         "window_words": words,
-        "windows": _windows(reverse("web:flow", args=[name]), window),
+        "here": here,
+        "live_url": here + asked.url(window=asked.window),
+        "windows": [
+            {"label": label, "url": here + asked.url(window=label), "is_current": label == asked.window}
+            for label in WINDOWS
+        ],
+        "rare_url": asked.url(rare="" if asked.with_rare else "show") + "#map",
+        "undo_url": asked.url(undo="" if asked.without_undo else "hide") + "#map",
+        "all_variants_url": asked.url(variants="all") + "#variants",
+        "wait_url": asked.url(of="" if asked.is_wait else "wait") + "#latency",
         "stuck_url": _instances(f"is:stuck flow:{spelt(name)}", "deadline"),
         "open_url": _instances(f"is:open flow:{spelt(name)}"),
         "failed_url": _instances(f"status:failed,timed_out flow:{spelt(name)}"),
         "reprojection": _open_reprojection(project),
+        "markers": ("plain", "undo", "drift", "unseen"),
+        "icons": static("img/icons.svg"),
+        "shades": [{"level": level, "x": 16 * place} for place, level in enumerate(range(1, 7))],
+        "is_long": span > DAY,
     }
     try:
-        latencies = queries.step_latency(project.pk, name, since=now - span, until=now + MINUTE)
-        context["steps"] = _with_roles(latencies, definition)
+        context |= flow_page.figures(project.pk, name, definition, asked, span, now)
     except queries.ReadTooLongError as error:
         context["too_long"] = str(error)
     template = "web/_flow.html" if request.htmx else "web/flow.html"  # type: ignore[attr-defined]
     return render(request, template, context)
+
+
+def _asked(request: HttpRequest) -> flow_page.Asked:
+    return flow_page.Asked(
+        window=_window(request),
+        latency=request.GET.get("latency", ""),
+        is_wait=request.GET.get("of") == "wait",
+        without_undo=request.GET.get("undo") == "hide",
+        with_rare=request.GET.get("rare") == "show",
+        all_variants=request.GET.get("variants") == "all",
+    )
 
 
 def _definition_page(request: HttpRequest, project: Project, name: str, now: Micros) -> HttpResponse:
@@ -180,34 +206,16 @@ def _definition_context(project: Project, name: str) -> dict[str, Any]:
     }
 
 
-def _with_roles(latencies: list[queries.StepLatency], definition: FlowDefinition | None) -> list[dict[str, Any]]:
-    """Steps in the declared order, compensations after the forward steps; what nobody declared keeps its own order."""
-    declared: dict[str, tuple[int, str, str]] = {}
-    if definition is not None:
-        for place, step in enumerate(definition.steps):
-            declared[step.name] = (place, step.service or "", step.role.value if step.role else "")
-            if step.compensation is not None:
-                declared[step.compensation.name] = (1_000_000 - place, step.compensation.service or "", "undo")
-    rows = []
-    for latency in latencies:
-        place, service, role = declared.get(latency.step, (500_000, "", "undo" if latency.is_compensation else ""))
-        rows.append({"place": place, "service": service, "role": role, "latency": latency})
-    seen = {latency.step for latency in latencies}
-    rows += [
-        {"place": place, "service": service, "role": role, "latency": None, "name": step}
-        for step, (place, service, role) in declared.items()
-        if step not in seen
-    ]
-    return sorted(rows, key=lambda row: row["place"])
-
-
 def _summary(project: Project, name: str, now: Micros, window: Micros) -> queries.FlowSummary | None:
+    """None for a flow in which nothing happened and nothing is open, and where finding out takes too long."""
+    if "\0" in name:
+        return None
     try:
-        return next(
-            (flow for flow in queries.flow_summaries(project.pk, now, window=window) if flow.name == name), None
-        )
+        found = queries.flow_summaries(project.pk, now, window=window, flow=name)
     except queries.ReadTooLongError:
         return None
+    is_there = flows.is_known(project.pk, name) or any(one.started or one.open_count for one in found)
+    return found[0] if found and is_there else None
 
 
 def _newest(project: Project, name: str) -> FlowDefinition | None:
