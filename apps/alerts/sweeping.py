@@ -20,6 +20,7 @@ from apps.alerts.incidents import Change
 from apps.alerts.models import Incident, Rule
 from apps.lib import telemetry
 from apps.lib.micros import Micros
+from apps.sagas import rhythms, server_clock
 from apps.sagas.query import QueryError
 
 logger = logging.getLogger(__name__)
@@ -44,15 +45,22 @@ class SweepReport:
         )
 
 
-def sweep(now: Micros) -> SweepReport:
-    """Judge every project in which anything may be wrong, or was. A project that fails does not stop the others."""
+def sweep(now: Micros, *, steady: Micros | None = None) -> SweepReport:
+    """Judge every project in which anything may be wrong, or was. A project that fails does not stop the others.
+
+    With `steady`, the steady clock's reading at `now`, jumps of the wall clock are noticed: then what is wrong is
+    judged by where it would stand without them.
+    """
     began = time.monotonic()
     report = SweepReport()
-    with telemetry.tracer.start_as_current_span("sweep"):
+    if steady is not None:
+        server_clock.observe(now, steady)
+    with telemetry.tracer.start_as_current_span("sweep"), server_clock.judging(now) as judged:
         rules.ensure_built_in()
-        for project_id in sorted(_projects(now)):
+        rhythms.watch(judged)
+        for project_id in sorted(_projects(judged)):
             try:
-                _sweep_project(project_id, now, report)
+                _sweep_project(project_id, now, judged, report)
             except Exception as error:
                 logger.exception("project %s could not be swept", project_id)
                 report.failures.append(f"project {project_id}: {type(error).__name__}")
@@ -77,7 +85,8 @@ def _projects(now: Micros) -> set[int]:
 
 
 @transaction.atomic
-def _sweep_project(project_id: int, now: Micros, report: SweepReport) -> None:
+def _sweep_project(project_id: int, now: Micros, judged_at: Micros, report: SweepReport) -> None:
+    """`now` is what people read on their clocks, `judged_at` what lateness is judged by."""
     if not incidents.lock_project(project_id, wait=False):
         report.busy += 1
         return
@@ -94,7 +103,7 @@ def _sweep_project(project_id: int, now: Micros, report: SweepReport) -> None:
             continue
         remembered = rule.memory
         try:
-            causes = condition.causes(rule, now)
+            causes = condition.causes(rule, judged_at)
             quiet = silences.silenced_until(active, rule, causes, now)
         except QueryError as error:
             report.failures.append(f"rule {rule.name!r} of project {project_id}: {error}")

@@ -9,6 +9,7 @@ from django.db import connection
 
 from apps.alerts import delivery, sweeping
 from apps.lib import micros
+from apps.sagas import server_clock
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ _DELIVERER_LOCK = 0x5A6A02
 @shared_task(name="apps.alerts.tasks.sweep", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
 def sweep() -> None:
     """What is wrong now becomes incidents; what is over resolves."""
-    report = sweeping.sweep(micros.now())
+    report = sweeping.sweep(micros.now(), steady=server_clock.steady())
     if report.changes or report.resolved or report.failures:
         logger.info("%s", report)
 

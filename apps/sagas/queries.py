@@ -27,12 +27,12 @@ from apps.sagas.conditions import Condition, condition_of
 from apps.sagas.events import SagaEvent
 from apps.sagas.latency import FlowSummary, Quantiles, StepLatency, flow_summaries, step_latency
 from apps.sagas.locking import shard_of
-from apps.sagas.models import Correlation, Instance, Reprojection
+from apps.sagas.models import Correlation, Instance, Reprojection, SourceRhythm
 from apps.sagas.overview import Overview, OwedEntry, StuckCause, overview, status_counts, stuck_causes
 from apps.sagas.query import Query, to_text
 from apps.sagas.query_keys import STATUSES
 from apps.sagas.storage import EVENT_COLUMNS, decode_event
-from apps.sagas.watermarks import Watermarks, watermark_of, watermarks
+from apps.sagas.watermarks import Watermarks, watermarks
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -147,6 +147,11 @@ class SourceSummary:
     watermark_at: Micros
     #: Messages not read yet; None when its transport cannot tell.
     lag: int | None
+    #: Its last arrival before it fell silent; None while it keeps to its rhythm, or has none.
+    silent_since: Micros | None
+    #: The pause that half of its arrivals do not exceed, and the one that breaks its rhythm; None until it is learned.
+    usual_pause: Micros | None
+    longest_pause: Micros | None
     accepted: int
     duplicates: int
     conflicts: int
@@ -301,8 +306,10 @@ def list_stored_events(
 def list_sources(project_id: int, now: Micros) -> list[SourceSummary]:
     """The sources of a project with what they sent, by name."""
     tallies = _tallies(project_id, now)
+    marks = watermarks(project_id, now)
     summaries = []
-    for source in Source.objects.filter(project_id=project_id).order_by("name"):
+    for source in Source.objects.filter(project_id=project_id).select_related("rhythm").order_by("name"):
+        rhythm: SourceRhythm | None = getattr(source, "rhythm", None)
         seen, event, accepted, duplicates, conflicts, recent = tallies.get(source.pk, (None, None, 0, 0, 0, 0))
         summaries.append(
             SourceSummary(
@@ -315,8 +322,11 @@ def list_sources(project_id: int, now: Micros) -> list[SourceSummary]:
                 created_at=source.created_at,
                 last_seen_at=seen,
                 last_event_at=event,
-                watermark_at=watermark_of(source, now),
+                watermark_at=marks.of(source.pk),
                 lag=source.lag,
+                silent_since=marks.silent.get(source.pk),
+                usual_pause=rhythm.usual_us if rhythm else None,
+                longest_pause=rhythm.limit_us if rhythm else None,
                 accepted=accepted,
                 duplicates=duplicates,
                 conflicts=conflicts,

@@ -266,15 +266,20 @@ def _tally(cursor: psycopg.Cursor, submissions: Sequence[Submission], outcomes: 
                 "accepted": 0,
                 "duplicates": 0,
                 "conflicts": 0,
-                "last_seen_at": now,
+                "last_seen_at": None,
                 "last_event_at": None,
             },
         )
         row["accepted"] += outcome.accepted
         row["duplicates"] += outcome.duplicates
         row["conflicts"] += len(outcome.conflicts)
+        if events:
+            arrived = max(event.received_at for event in events)
+            row["last_seen_at"] = min(now, max(row["last_seen_at"] or arrived, arrived))
         latest = max((min(event.occurred_at, event.received_at) for event in events), default=None)
         if latest is not None:
             row["last_event_at"] = max(row["last_event_at"] or latest, latest)
+    for row in rows.values():
+        row["last_seen_at"] = row["last_seen_at"] or now
     encoded = msgspec.json.encode([rows[source_id] for source_id in sorted(rows)]).decode()
     cursor.execute(statements.INSERT_TALLIES, [encoded], prepare=True)

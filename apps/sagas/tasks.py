@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from apps.lib import micros
-from apps.sagas import compaction, judging, learned_deadlines, rebuild, rhythms, retention
+from apps.sagas import compaction, judging, learned_deadlines, rebuild, retention, rhythms
 from apps.sagas import partitions as partition_tables
 
 

@@ -117,6 +117,8 @@ def test_a_consumer_with_lag_is_judged_by_how_far_it_has_read(world: World) -> N
         lag=500,
         watermark_at=micros.to_datetime(at(20)),
     )
+    world.sweep(0)
+    Rule.objects.filter(project=world.project, condition="source_lagging").update(is_enabled=False)
     world.tell(
         world.event("a", EventKind.SAGA_STARTED, 0),
         world.event("a", EventKind.STEP_STARTED, 0, step="charge-payment"),

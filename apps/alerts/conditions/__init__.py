@@ -20,6 +20,7 @@ from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.finding import FindingHolds
 from apps.alerts.conditions.rates import RATES
 from apps.alerts.conditions.slow import SlowerThanUsual
+from apps.alerts.conditions.sources import SourceLagging, SourceSilent
 from apps.alerts.conditions.stuck import Stuck
 from apps.alerts.models import Rule
 from apps.lib.micros import Micros
@@ -56,5 +57,7 @@ _ALL: tuple[Condition, ...] = (
     FindingHolds(),
     *RATES,
     SlowerThanUsual(),
+    SourceSilent(),
+    SourceLagging(),
 )
 CONDITIONS: dict[str, Condition] = {condition.code: condition for condition in _ALL}

@@ -1,0 +1,135 @@
+"""What is wrong with a source itself: it has fallen silent, or it lags. One cause for each source, not one per saga.
+
+Both are about sources, so a rule of either takes no query. While they hold, lateness is judged by how far the source
+has told (`apps.sagas.watermarks`): a feed that stops makes one incident, and no stuck saga.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.db import connection
+
+from apps.alerts.causes import Cause, shown
+from apps.alerts.conditions.defaults import BuiltIn
+from apps.alerts.conditions.parameters import Parameter, span_of
+from apps.alerts.models import Rule
+from apps.lib import micros
+from apps.lib.micros import Micros
+from apps.projects.models import Source, SourceKind
+from apps.sagas.models import SourceRhythm
+from apps.sagas.query import QueryError
+from apps.sagas.watermarks import NOTHING_YET, watermarks
+
+BEHIND = Parameter("behind", "Behind by at least", "duration", 120, "how old what it has told may be", least=1)
+
+
+def _refuse_query(text: str) -> None:
+    if text.strip():
+        raise QueryError(0, "a rule about sources takes no query: sagas are not what it counts")
+
+
+class SourceSilent:
+    """Sources whose learned rhythm is broken: nothing for much longer than ever usual."""
+
+    code = "source_silent"
+    label = "A source has fallen silent"
+    built_in: BuiltIn | None = BuiltIn(severity="warning")
+    dimensions: tuple[str, ...] = ()
+
+    def check_query(self, text: str) -> None:
+        """Raises QueryError for any query."""
+        _refuse_query(text)
+
+    def projects(self, now: Micros) -> set[int]:
+        rhythms = SourceRhythm.objects.filter(silent_since__isnull=False, back_at=None, source__is_active=True)
+        return set(rhythms.order_by().values_list("source__project_id", flat=True).distinct())
+
+    def causes(self, rule: Rule, now: Micros, *, also: str = "") -> list[Cause]:
+        _refuse_query(rule.query)
+        if also:  # a silence with a query speaks of sagas
+            return []
+        silent = watermarks(rule.project_id, now).silent
+        sources = Source.objects.filter(pk__in=silent).select_related("rhythm")
+        found = [
+            _cause(
+                source,
+                since=silent[source.pk],
+                title=f"{shown(source.name)} has fallen silent: nothing since {_clock(silent[source.pk])}",
+                reason=_usual(source.rhythm),
+            )
+            for source in sources
+            if silent[source.pk] <= now - rule.pending_us
+        ]
+        return sorted(found, key=lambda cause: (cause.since, cause.key))
+
+
+class SourceLagging:
+    """Consumers with messages left to read, and pollers without a successful poll, that are behind for too long."""
+
+    code = "source_lagging"
+    label = "A source lags"
+    built_in: BuiltIn | None = BuiltIn(severity="warning")
+    dimensions: tuple[str, ...] = ()
+    parameters = (BEHIND,)
+
+    def check_query(self, text: str) -> None:
+        """Raises QueryError for any query."""
+        _refuse_query(text)
+
+    def projects(self, now: Micros) -> set[int]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT DISTINCT project_id FROM projects_source"
+                " WHERE is_active AND ((kind = %s AND lag > 0) OR (kind = %s AND watermark_at IS NOT NULL))",
+                [SourceKind.CONSUMER, SourceKind.POLLER],
+            )
+            return {row[0] for row in cursor.fetchall()}
+
+    def causes(self, rule: Rule, now: Micros, *, also: str = "") -> list[Cause]:
+        _refuse_query(rule.query)
+        if also:
+            return []
+        marks = watermarks(rule.project_id, now)
+        latest = marks.now - max(span_of(rule.parameters, BEHIND), rule.pending_us)
+        behind = {
+            source.pk: mark
+            for source in _pulled(rule.project_id)
+            # What has never told anything yet is being set up; its page says so.
+            if NOTHING_YET < (mark := marks.of(source.pk)) <= latest
+        }
+        found = [
+            _cause(
+                source,
+                since=behind[source.pk],
+                title=f"{shown(source.name)} lags: read up to {_clock(behind[source.pk])}",
+                reason="messages are left to read"
+                if source.kind == SourceKind.CONSUMER
+                else "its last successful poll was then",
+            )
+            for source in _pulled(rule.project_id)
+            if source.pk in behind
+        ]
+        return sorted(found, key=lambda cause: (cause.since, cause.key))
+
+
+def _pulled(project_id: int) -> Iterable[Source]:
+    return Source.objects.filter(project_id=project_id, is_active=True).exclude(kind=SourceKind.HTTP)
+
+
+def _cause(source: Source, *, since: Micros, title: str, reason: str) -> Cause:
+    return Cause(key=("source", str(source.pk)), title=title, reason=reason, count=1, since=since)
+
+
+def _usual(rhythm: SourceRhythm) -> str:
+    usual, longest = (_rounded(at) for at in (rhythm.usual_us, rhythm.limit_us))
+    return f"learned from {rhythm.gap_count:,} pauses: usually {usual}, silent after {longest}"
+
+
+def _rounded(span: Micros | None) -> str:
+    """In whole seconds: what is learned is not known more exactly."""
+    return micros.format_duration(max(round((span or 0) / micros.SECOND), 1) * micros.SECOND)
+
+
+def _clock(at: Micros) -> str:
+    return micros.isoformat(at)[:19].replace("T", " ") + " UTC"
