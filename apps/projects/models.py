@@ -122,3 +122,32 @@ class Token(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
+
+
+class AuditEntry(models.Model):
+    """Something that somebody did or tried: written once, never changed, never deleted (PostgreSQL sees to that)."""
+
+    id = models.BigAutoField(primary_key=True)
+    #: Microseconds since 1970 UTC.
+    at = models.BigIntegerField()
+    #: NULL for what belongs to no project: signing in, an account.
+    project = models.ForeignKey(
+        Project, null=True, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    #: A user's name, `token NAME`, or `command` for what was typed on the server.
+    actor = models.TextField()
+    #: The route and what it was asked: `POST web:incident acknowledge`, `PUT /api/v1/flows/order`, `erase`.
+    action = models.TextField()
+    #: What was said with it; the values of sensitive fields are not kept.
+    details = models.JSONField(default=dict)
+    #: HTTP status of the answer: 4xx = refused. 0 for commands.
+    status = models.IntegerField(default=0)
+    #: Where the request came from.
+    address = models.TextField(default="")
+
+    class Meta:
+        db_table = "audit_entry"
+        indexes = [models.Index(fields=["project", "-id"], name="audit_of_project")]
+
+    def __str__(self) -> str:
+        return f"{self.actor}: {self.action}"

@@ -7,6 +7,7 @@ from django.urls import path, register_converter
 from apps.web.views import (
     account,
     alerting,
+    audit_log,
     correlation,
     dead_letter_queues,
     dead_letters,
@@ -77,5 +78,6 @@ urlpatterns = [
     path("settings/receivers", alerting.receivers, name="settings_receivers"),
     path("settings/rules", alerting.rules, name="settings_rules"),
     path("settings/projects", settings.projects, name="settings_projects"),
+    path("settings/audit", audit_log.show, name="settings_audit"),
     path("settings/account", account.show, name="settings_account"),
 ]

@@ -12,12 +12,13 @@ from apps.web.urls import urlpatterns
 from tests.web.conftest import SignIn, text_of
 
 #: Pages that are there for people who have not signed in.
-OPEN = {"login", "logout"}
+OPEN = {"login", "logout", "embed"}
 #: What a POST needs, where it changes anything at all.
 CHANGES = {
     "flow": "operator",
     "flow_new": "operator",
     "incident": "operator",
+    "share": "operator",
     "source": "admin",
     "source_new": "admin",
     "settings": "admin",
@@ -31,7 +32,14 @@ CHANGES = {
     "dead_letter_queue_new": "admin",
 }
 #: What looking needs, where a viewer is not enough.
-NEEDS = {"flow_new": "operator", "source_new": "admin", "dead_letter_queue": "admin", "dead_letter_queue_new": "admin"}
+NEEDS = {
+    "flow_new": "operator",
+    "share": "operator",
+    "source_new": "admin",
+    "dead_letter_queue": "admin",
+    "dead_letter_queue_new": "admin",
+    "settings_audit": "admin",
+}
 RANK = ("viewer", "operator", "admin")
 
 NAMES = sorted(pattern.name for pattern in urlpatterns if isinstance(pattern, URLPattern) and pattern.name not in OPEN)
@@ -52,6 +60,7 @@ def address(name: str, source: Source) -> str:
     """An address of the route, of things that exist."""
     arguments = {
         "correlation": ["order-stuck"],
+        "share": ["order-stuck"],
         "flow": ["order-fulfilment"],
         "incident": [1],
         "rejected": [source.pk],

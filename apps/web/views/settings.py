@@ -24,6 +24,7 @@ SECTIONS = (
     ("web:settings_receivers", "Receivers"),
     ("web:settings_rules", "Rules"),
     ("web:settings_projects", "Projects"),
+    ("web:settings_audit", "Audit log"),
     ("web:settings_account", "Account"),
 )
 
