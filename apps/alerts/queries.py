@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import dataclass
+
 from django.conf import settings
 from django.db.models import Prefetch, Q, QuerySet
 
+from apps.alerts.conditions.grouping import Group, Selection, groups
 from apps.alerts.incidents import NoSuchIncidentError
 from apps.alerts.models import Delivery, DeliveryTry, Incident, IncidentEntry, Receiver, Rule
 from apps.lib.keyset import Page, Position, decode_cursor, encode_cursor
+from apps.lib.micros import Micros
+from apps.lib.read_limit import read_limit
+from apps.sagas.watermarks import stuck_condition, watermarks
 
 #: What a list of incidents can be narrowed to. "unresolved" is open, acknowledged and snoozed together.
 STATUSES = ("open", "acknowledged", "snoozed", "resolved", "unresolved")
+
+MOST_CLUSTERS = 500
 
 _OF_STATUS = {
     "open": Q(resolved_at=None, snoozed_until=None, acknowledged_at=None),
@@ -19,6 +28,17 @@ _OF_STATUS = {
     "resolved": Q(resolved_at__isnull=False),
     "unresolved": Q(resolved_at=None),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ClusteredCause:
+    """Instances that are stuck for one reason: `group` says how many, since when the oldest, and names some."""
+
+    group: Group
+    #: When this cause was first seen: now, or in an earlier incident about it.
+    first_seen: Micros
+    #: The unresolved incident about it, if any.
+    incident: Incident | None
 
 
 def list_incidents(
@@ -70,6 +90,11 @@ def deliveries_of(incident: Incident) -> list[Delivery]:
     return list(_with_tries(Delivery.objects.filter(incident=incident)).order_by("pk"))
 
 
+def is_delivery_of(receiver: Receiver, message_id: str) -> bool:
+    """True when the message went, or is to go, to this receiver."""
+    return Delivery.objects.filter(receiver=receiver, message_id=message_id).exists()
+
+
 def deliveries_to(receiver: Receiver, *, limit: int = 50) -> list[Delivery]:
     """The latest deliveries to a receiver, newest first, each with its tries."""
     found = Delivery.objects.filter(receiver=receiver).select_related("incident")
@@ -79,6 +104,33 @@ def deliveries_to(receiver: Receiver, *, limit: int = 50) -> list[Delivery]:
 def count_unresolved(project_id: int) -> int:
     """How many incidents of a project are not resolved, dry runs apart."""
     return Incident.objects.filter(project_id=project_id, resolved_at=None, is_dry_run=False).count()
+
+
+def stuck_by_cause(project_id: int, now: Micros) -> list[ClusteredCause]:
+    """What stuck instances wait for, the most frequent cause first; at most MOST_CLUSTERS. Raises ReadTooLongError."""
+    marks = watermarks(project_id, now)
+    late, params = stuck_condition(marks)
+    selection = Selection(
+        where=f"instance.project_id = %s AND {late}",
+        params=[project_id, *params],
+        since="instance.deadline_at",
+        step="coalesce(instance.waiting_for, '')",
+        service="instance.service",
+    )
+    with read_limit():
+        found = groups(selection)
+    told = Incident.objects.filter(project_id=project_id, condition="stuck").order_by("number")
+    incidents: dict[tuple[str, ...], list[Incident]] = defaultdict(list)
+    for incident in told.filter(flow__in={group.flow for group in found}):
+        incidents[incident.flow, incident.step, incident.error_fingerprint, incident.service].append(incident)
+    clusters = [_cluster(group, incidents.get(group.key, [])) for group in found]
+    return sorted(clusters, key=lambda one: (-one.group.count, one.group.since, one.group.key))[:MOST_CLUSTERS]
+
+
+def _cluster(group: Group, told: list[Incident]) -> ClusteredCause:
+    open_now = [incident for incident in told if incident.resolved_at is None]
+    first_seen = min([group.since, *(incident.since for incident in told)])
+    return ClusteredCause(group, first_seen, open_now[-1] if open_now else None)
 
 
 def list_receivers(project_id: int) -> list[Receiver]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from django.urls import URLPattern, reverse
 
+from apps.alerts.models import Receiver, Rule
+from apps.alerts.receivers.stored import save_receiver
+from apps.alerts.rules import ensure_built_in
 from apps.dlq.models import DeadLetterQueue, Redrive
 from apps.dlq.queues import save_queue
 from apps.projects.models import Project, Source
@@ -25,7 +28,11 @@ CHANGES = {
     "settings_members": "admin",
     "settings_tokens": "admin",
     "settings_receivers": "admin",
+    "settings_receiver": "admin",
     "settings_rules": "admin",
+    "settings_rule": "admin",
+    "settings_rule_new": "admin",
+    "settings_silences": "operator",
     "dead_letters": "operator",
     "redrive": "operator",
     "dead_letter_queue": "admin",
@@ -33,6 +40,7 @@ CHANGES = {
 }
 #: What looking needs, where a viewer is not enough.
 NEEDS = {
+    "settings_rule_new": "admin",
     "flow_new": "operator",
     "share": "operator",
     "source_new": "admin",
@@ -56,9 +64,24 @@ def watched(source: Source) -> DeadLetterQueue:
     return queue
 
 
+def told(source: Source) -> Receiver:
+    """A receiver of the shop."""
+    found = Receiver.objects.filter(project=source.project).first()
+    given = {"to": "oncall@example.com"}
+    return found or save_receiver(source.project_id, name="mail", kind="email", settings=given)
+
+
+def rule_of(source: Source) -> Rule:
+    """A rule of the shop."""
+    ensure_built_in()
+    return Rule.objects.get(project=source.project, condition="stuck", is_built_in=True)
+
+
 def address(name: str, source: Source) -> str:
     """An address of the route, of things that exist."""
     arguments = {
+        "settings_receiver": [told(source).pk],
+        "settings_rule": [rule_of(source).pk],
         "correlation": ["order-stuck"],
         "share": ["order-stuck"],
         "flow": ["order-fulfilment"],

@@ -45,7 +45,8 @@ def overdue_spells(rule: Rule, by: frozenset[str], since: Micros, now: Micros) -
         WITH declared AS (SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])
                               AS declared(flow, version, step, deadline))
         SELECT * FROM (
-            SELECT instance.flow, step.step, instance.error_fingerprint, instance.service, instance.correlation_id,
+            SELECT instance.flow, step.step, instance.error_fingerprint,
+                   coalesce(nullif(step.service, ''), instance.service) AS service, instance.correlation_id,
                    step.first_at + declared.deadline AS begins, coalesce(step.ended_at, instance.ended_at) AS ends
               FROM instance JOIN step_execution AS step ON step.shard = instance.shard
                AND step.correlation_uuid = instance.correlation_uuid AND step.instance_id = instance.id

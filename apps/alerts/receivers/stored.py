@@ -12,9 +12,10 @@ from apps.alerts.receivers import RECEIVERS
 from apps.alerts.receivers.outcome import SettingsError
 from apps.alerts.receivers.webhook import rotated
 from apps.lib import secrets
-from apps.lib.micros import Micros
+from apps.lib.micros import DAY, Micros
 
 MAX_NAME = 128
+MAX_DIGEST: Micros = 7 * DAY
 
 
 def save_receiver(
@@ -61,6 +62,32 @@ def rotate_signing_secret(receiver: Receiver, now: Micros) -> str:
 def signing_secret(receiver: Receiver) -> str:
     """A webhook's signing secret, to be shown once to whoever has just made it."""
     return settings_of(receiver)["secret"]
+
+
+def public_settings(receiver: Receiver) -> dict[str, str]:
+    """What a form may show again: the settings that are no secrets; nothing when no key opens them any more."""
+    try:
+        stored = settings_of(receiver)
+    except secrets.UnreadableSecretError:
+        return {}
+    return {field.name: stored.get(field.name, "") for field in RECEIVERS[receiver.kind].fields if not field.is_secret}
+
+
+def rotation_ends(receiver: Receiver, now: Micros) -> Micros | None:
+    """Until when a webhook's old secret signs beside the new one; None outside of a rotation."""
+    try:
+        ends = int(settings_of(receiver).get("previous_until") or 0)
+    except secrets.UnreadableSecretError:
+        return None
+    return ends if ends > now else None
+
+
+def set_digest(receiver: Receiver, span: Micros, is_critical_at_once: bool) -> None:
+    """Gather messages for so long (0 = not at all). Raises ValueError for a span that is none."""
+    if not 0 <= span <= MAX_DIGEST:
+        raise ValueError("a digest gathers for at most 7 days")
+    receiver.digest_us, receiver.is_critical_at_once = span, is_critical_at_once
+    receiver.save(update_fields=["digest_us", "is_critical_at_once"])
 
 
 def _keep(receiver: Receiver, settings: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Settings of what opens incidents and who is told: rules and receivers. Everybody may look, admins change."""
+"""Settings of who is told: the list of receivers, and one of them with what was sent to it. Admins change."""
 
 from __future__ import annotations
 
@@ -10,18 +10,35 @@ from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.debug import sensitive_post_parameters
 
 from apps.alerts import delivery, queries
-from apps.alerts import rules as rule_book
-from apps.alerts.conditions import CONDITIONS
-from apps.alerts.models import DeliveryStatus, Receiver, Rule, Severity
-from apps.alerts.receivers import RECEIVERS
-from apps.alerts.receivers.outcome import SettingsError
-from apps.alerts.receivers.stored import save_receiver, signing_secret
+from apps.alerts.models import DeliveryStatus, Receiver
+from apps.alerts.receivers import RECEIVERS, takes_digests
+from apps.alerts.receivers.outcome import Field, SettingsError
+from apps.alerts.receivers.stored import (
+    public_settings,
+    rotate_signing_secret,
+    rotation_ends,
+    save_receiver,
+    set_digest,
+    signing_secret,
+)
 from apps.lib import micros
-from apps.lib.micros import Micros, parse_duration
+from apps.lib.micros import HOUR, MINUTE, Micros
+from apps.lib.secrets import UnreadableSecretError
 from apps.projects.models import Project, Role
 from apps.web.access import project_view
 from apps.web.forms import row_id
 from apps.web.views.settings import page
+
+#: How long a digest may gather: value, Micros, words.
+DIGESTS: tuple[tuple[str, Micros, str], ...] = (
+    ("0", 0, "each message by itself, at once"),
+    ("15m", 15 * MINUTE, "one message for 15 minutes"),
+    ("1h", HOUR, "one message for an hour"),
+    ("4h", 4 * HOUR, "one message for 4 hours"),
+    ("24h", 24 * HOUR, "one message for a day"),
+)
+#: Deliveries shown of a receiver.
+MOST_DELIVERIES = 50
 
 
 @project_view(change_role=Role.ADMIN)
@@ -46,48 +63,119 @@ def receivers(request: HttpRequest) -> HttpResponse:
             return _receivers_page(request, project, context | {"secret": signing_secret(made), "made": made})
         return redirect("web:settings_receivers")
     if action in {"test", "disable", "enable", "delete"}:
-        receiver = get_object_or_404(Receiver, project=project, pk=row_id(request.POST.get("receiver")))
-        _change_receiver(request, receiver, action)
+        found = get_object_or_404(Receiver, project=project, pk=row_id(request.POST.get("receiver")))
+        _change_receiver(request, found, action)
         return redirect("web:settings_receivers")
     return _receivers_page(request, project, context)
 
 
 def _receivers_page(request: HttpRequest, project: Project, context: dict[str, Any], status: int = 200) -> HttpResponse:
     kind = RECEIVERS[context["chosen_kind"]]
-    values, problems = context["values"], context["problems"]
-    fields = [
-        {"field": field, "value": values.get(field.name, ""), "problem": problems.get(field.name, "")}
-        for field in kind.fields
-    ]
     context |= {
         "now": micros.now(),
         "receivers": [
-            {"receiver": receiver, "kind": _label(receiver.kind), "latest": queries.deliveries_to(receiver, limit=5)}
-            for receiver in queries.list_receivers(project.pk)
+            {"receiver": found, "kind": _label(found.kind), "latest": queries.deliveries_to(found, limit=3)}
+            for found in queries.list_receivers(project.pk)
         ],
         "kinds": [(code, known.label, code == context["chosen_kind"]) for code, known in RECEIVERS.items()],
-        "fields": fields,
+        "fields": _fields(kind.fields, context["values"], context["problems"]),
     }
     return page(request, "web/settings_receivers.html", status, **context)
 
 
-def _change_receiver(request: HttpRequest, receiver: Receiver, action: str) -> None:
+@project_view(change_role=Role.ADMIN)
+@sensitive_post_parameters()
+def receiver(request: HttpRequest, receiver_id: int) -> HttpResponse:
+    """One receiver: its settings, its digest, its signing secret, and every message with what was answered."""
+    project: Project = request.project  # type: ignore[attr-defined]
+    found = get_object_or_404(Receiver, project=project, pk=min(receiver_id, 2**63 - 1))
+    action, now = request.POST.get("action", ""), micros.now()
+    if action == "save":
+        return _save(request, project, found)
+    if action == "rotate" and found.kind == "webhook":
+        try:
+            secret = rotate_signing_secret(found, now)
+        except UnreadableSecretError as error:
+            messages.error(request, str(error))
+            return redirect("web:settings_receiver", found.pk)
+        return _receiver_page(request, found, secret=secret)
+    if action == "again":
+        is_found = queries.is_delivery_of(found, request.POST.get("delivery", "")[:64])
+        if is_found and delivery.send_again(project.pk, request.POST.get("delivery", "")[:64], now):
+            messages.success(request, "It is sent again within seconds.")
+        else:
+            messages.error(request, "It cannot be sent again: it is under way, or the receiver is switched off.")
+        return redirect("web:settings_receiver", found.pk)
+    if action in {"test", "disable", "enable", "delete"}:
+        _change_receiver(request, found, action)
+        return redirect("web:settings_receivers") if action == "delete" else redirect("web:settings_receiver", found.pk)
+    return _receiver_page(request, found)
+
+
+def _save(request: HttpRequest, project: Project, found: Receiver) -> HttpResponse:
+    settings = _settings(request.POST, found.kind)
+    try:
+        saved = save_receiver(
+            project.pk, name=request.POST.get("name", ""), kind=found.kind, settings=settings, receiver=found
+        )
+    except SettingsError as error:
+        found.refresh_from_db()
+        values = _public(request.POST, found.kind)
+        return _receiver_page(request, found, values=values, problems=error.problems, status=422)
+    if takes_digests(saved.kind):
+        spans = {value: span for value, span, _ in DIGESTS}
+        set_digest(saved, spans.get(request.POST.get("digest", "0"), 0), request.POST.get("critical_at_once") == "on")
+    messages.success(request, f"{saved.name} is saved. Send it a test.")
+    return redirect("web:settings_receiver", saved.pk)
+
+
+def _receiver_page(
+    request: HttpRequest,
+    found: Receiver,
+    *,
+    values: dict[str, str] | None = None,
+    problems: dict[str, str] | None = None,
+    secret: str = "",
+    status: int = 200,
+) -> HttpResponse:
+    kind = RECEIVERS[found.kind]
+    now = micros.now()
+    context = {
+        "now": now,
+        "receiver": found,
+        "kind": kind.label,
+        "values": values or {"name": found.name},
+        "problems": problems or {},
+        "fields": _fields(kind.fields, values or public_settings(found), problems or {}),
+        "takes_digests": takes_digests(found.kind),
+        "digests": [(value, words, span == found.digest_us) for value, span, words in DIGESTS],
+        "secret": secret,
+        "made": found,
+        "is_webhook": found.kind == "webhook",
+        "old_secret_until": rotation_ends(found, now) if found.kind == "webhook" else None,
+        "deliveries": queries.deliveries_to(found, limit=MOST_DELIVERIES),
+        "most": MOST_DELIVERIES,
+    }
+    return page(request, "web/settings_receiver.html", status, **context)
+
+
+def _change_receiver(request: HttpRequest, found: Receiver, action: str) -> None:
     now = micros.now()
     if action == "test":
-        tested = delivery.send_test(receiver, now)
+        tested = delivery.send_test(found, now)
         if tested.status == DeliveryStatus.SENT:
-            messages.success(request, f"The test has reached {receiver.name}.")
+            messages.success(request, f"The test has reached {found.name}.")
         else:
-            messages.error(request, f"The test did not reach {receiver.name}: {tested.detail}")
+            messages.error(request, f"The test did not reach {found.name}: {tested.detail}")
     elif action == "disable":
-        delivery.disable(receiver, f"switched off by {request.user.get_username()}", now)
-        messages.success(request, f"{receiver.name} is switched off.")
+        delivery.disable(found, f"switched off by {request.user.get_username()}", now)
+        messages.success(request, f"{found.name} is switched off.")
     elif action == "enable":
-        delivery.enable(receiver)
-        messages.success(request, f"{receiver.name} is told again.")
+        delivery.enable(found)
+        messages.success(request, f"{found.name} is told again.")
     else:
-        receiver.delete()
-        messages.success(request, f"{receiver.name} is deleted.")
+        found.delete()
+        messages.success(request, f"{found.name} is deleted.")
 
 
 def _kind(request: HttpRequest) -> str:
@@ -99,6 +187,13 @@ def _label(kind: str) -> str:
     return RECEIVERS[kind].label if kind in RECEIVERS else kind
 
 
+def _fields(fields: tuple[Field, ...], values: dict[str, str], problems: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"field": field, "value": values.get(field.name, ""), "problem": problems.get(field.name, "")}
+        for field in fields
+    ]
+
+
 def _settings(posted: QueryDict, kind: str) -> dict[str, str]:
     return {field.name: posted.get(f"setting-{field.name}", "")[:4000] for field in RECEIVERS[kind].fields}
 
@@ -108,88 +203,3 @@ def _public(posted: QueryDict, kind: str) -> dict[str, str]:
     secret = {field.name for field in RECEIVERS[kind].fields if field.is_secret}
     values = {name: value for name, value in _settings(posted, kind).items() if name not in secret}
     return {"name": posted.get("name", "")[:128], **values}
-
-
-@project_view(change_role=Role.ADMIN)
-def rules(request: HttpRequest) -> HttpResponse:
-    """What opens incidents: on or off, thresholds, who is told."""
-    project: Project = request.project  # type: ignore[attr-defined]
-    rule_book.ensure_built_in()
-    action = request.POST.get("action", "")
-    if action == "delete":
-        rule = get_object_or_404(Rule, project=project, pk=row_id(request.POST.get("rule")), is_built_in=False)
-        rule_book.delete_rule(rule)
-        messages.success(request, f"{rule.name} is deleted; its incidents resolve by themselves.")
-        return redirect("web:settings_rules")
-    if action not in {"save", "create"}:
-        return _rules_page(request, project)
-    changed = None
-    if action == "save":
-        changed = get_object_or_404(Rule, project=project, pk=row_id(request.POST.get("rule")))
-    problems, draft = _draft(request.POST, changed)
-    if not problems:
-        try:
-            saved = rule_book.save_rule(project.pk, draft, changed)
-        except rule_book.RuleError as error:
-            problems = error.problems
-    if problems:
-        return _rules_page(request, project, draft=draft, problems=problems, refused=changed, status=422)
-    messages.success(request, f"{saved.name} is saved; it holds from the next sweep on, within seconds.")
-    return redirect("web:settings_rules")
-
-
-def _draft(posted: QueryDict, rule: Rule | None) -> tuple[dict[str, str], rule_book.RuleDraft]:
-    """The rule as it was typed, and what of it cannot be read at all."""
-    problems: dict[str, str] = {}
-    spans: dict[str, Micros] = {}
-    for name in ("pending", "cooldown"):
-        try:
-            spans[name] = parse_duration(posted.get(name, "").strip() or "0s")
-        except ValueError as error:
-            problems[name], spans[name] = str(error), 0
-    return problems, rule_book.RuleDraft(
-        name=rule.name if rule is not None and rule.is_built_in else posted.get("name", ""),
-        condition=rule.condition if rule is not None and rule.is_built_in else posted.get("condition", ""),
-        query=posted.get("query", ""),
-        pending_us=spans["pending"],
-        cooldown_us=spans["cooldown"],
-        severity=posted.get("severity", ""),
-        is_enabled=posted.get("enabled") == "on",
-        receiver_ids=tuple({row_id(text) for text in posted.getlist("receivers")}),
-    )
-
-
-def _rules_page(
-    request: HttpRequest,
-    project: Project,
-    *,
-    draft: rule_book.RuleDraft | None = None,
-    problems: dict[str, str] | None = None,
-    refused: Rule | None = None,
-    status: int = 200,
-) -> HttpResponse:
-    listed = []
-    for rule in queries.list_rules(project.pk):
-        is_refused = refused is not None and rule.pk == refused.pk
-        shown = draft if is_refused and draft is not None else rule
-        condition = CONDITIONS.get(rule.condition)
-        listed.append(
-            {
-                "rule": rule,
-                "shown": shown,
-                "label": condition.label if condition else rule.condition,
-                "pending": micros.format_duration(shown.pending_us),
-                "cooldown": micros.format_duration(shown.cooldown_us),
-                "told": {receiver.pk for receiver in rule.receivers.all()},
-                "problems": problems if is_refused else {},
-            }
-        )
-    context = {
-        "rules": listed,
-        "receivers": queries.list_receivers(project.pk),
-        "conditions": [(code, condition.label) for code, condition in CONDITIONS.items()],
-        "severities": Severity.values,
-        "draft": draft if refused is None and draft is not None else rule_book.RuleDraft(name="", condition="stuck"),
-        "new_problems": (problems or {}) if refused is None else {},
-    }
-    return page(request, "web/settings_rules.html", status, **context)

@@ -15,10 +15,12 @@ from django.views.decorators.http import require_safe
 
 from apps.alerts import incidents as actions
 from apps.alerts import queries
+from apps.alerts.conditions.grouping import Group
 from apps.alerts.models import Delivery, DeliveryStatus, Incident
 from apps.lib import micros
 from apps.lib.keyset import CursorError
 from apps.lib.micros import DAY, HOUR, Micros
+from apps.lib.read_limit import ReadTooLongError
 from apps.projects.models import Project, Role
 from apps.web.access import project_view
 from apps.web.completion import spelt
@@ -45,6 +47,9 @@ _ICONS = {
     "reopened": "bell",
     "worse": "up",
     "acknowledged": "completed",
+    "assigned": "arrow",
+    "note": "events",
+    "escalated": "up",
     "snoozed": "suspended",
     "woke": "bell",
     "resolved": "completed",
@@ -60,6 +65,9 @@ _MARKS = {
     "compensation_owed": ("undo", "owed"),
     "source_silent": ("silent", ""),
     "dead_letters": ("dead", "failed"),
+    "compensation_rate": ("undo", "owed"),
+    "retry_rate": ("redrive", "failed"),
+    "slow": ("waiting", "stuck"),
 }
 
 
@@ -103,9 +111,37 @@ def show(request: HttpRequest, number: int) -> HttpResponse:
         "log": _log(incident),
         "snoozes": [(value, words) for value, _, words in SNOOZES],
         "instances_url": _instances_url(incident),
+        "silence_url": _silence_url(incident),
+        "runbook_url": incident.runbook_url if incident.runbook_url.startswith(("http://", "https://")) else "",
     }
     template = "web/_incidents.html" if request.htmx else "web/incidents.html"  # type: ignore[attr-defined]
     return render(request, template, context)
+
+
+@project_view
+@require_safe
+def stuck_causes(request: HttpRequest) -> HttpResponse:
+    """What the stuck instances wait for, one line per cause, or its changing part for a live refresh."""
+    project: Project = request.project  # type: ignore[attr-defined]
+    now = micros.now()
+    context: dict[str, Any] = {"now": now, "rows": [], "total": 0}
+    try:
+        found = queries.stuck_by_cause(project.pk, now)
+    except ReadTooLongError as error:
+        context["too_long"] = str(error)
+    else:
+        context["rows"] = [{"cause": cause, "url": _stuck_url(cause.group)} for cause in found]
+        context["total"] = sum(cause.group.count for cause in found)
+    template = "web/_stuck_causes.html" if request.htmx else "web/stuck_causes.html"  # type: ignore[attr-defined]
+    return render(request, template, context)
+
+
+def _stuck_url(group: Group) -> str:
+    terms = ["is:stuck", f"flow:{spelt(group.flow)}"]
+    terms += [f"waiting:{spelt(group.step)}"] if group.step else []
+    terms += [f"service:{spelt(group.service)}"] if group.service else []
+    terms += [f"error:{spelt(group.error_fingerprint)}"] if group.error_fingerprint else []
+    return f"{reverse('web:instances')}?{urlencode({'q': ' '.join(terms), 'sort': 'deadline'})}"
 
 
 def _act(request: HttpRequest, project: Project, number: int) -> HttpResponse:
@@ -120,6 +156,13 @@ def _act(request: HttpRequest, project: Project, number: int) -> HttpResponse:
             span, words = spans.get(request.POST.get("for", ""), (HOUR, "1 hour"))
             actions.snooze(project.pk, number, until=now + span, by=by, now=now)
             messages.success(request, f"Incident {number} is quiet for {words}, unless it gets worse.")
+        elif action == "assign":
+            owner = request.user.get_username() if request.POST.get("me") else request.POST.get("owner", "")
+            actions.assign(project.pk, number, owner=owner, by=by, now=now)
+            messages.success(request, f"Incident {number} belongs to {owner.strip() or 'nobody in particular'}.")
+        elif action == "note":
+            actions.add_note(project.pk, number, text=request.POST.get("note", ""), by=by, now=now)
+            messages.success(request, "The note is in the log.")
         elif action == "resolve":
             note = request.POST.get("note", "").strip()[:500].replace("\0", "")
             actions.resolve(project.pk, number, by=by, now=now, note=note)
@@ -128,6 +171,8 @@ def _act(request: HttpRequest, project: Project, number: int) -> HttpResponse:
             messages.error(request, "There is no such action.")
     except actions.NoSuchIncidentError:
         raise Http404("There is no such incident") from None
+    except ValueError as error:
+        messages.error(request, f"Not saved: {error}.")
     return redirect("web:incident", number)
 
 
@@ -161,7 +206,7 @@ def _list(request: HttpRequest, project: Project) -> dict[str, Any]:
 
 def mark_of(incident: Incident) -> tuple[str, str]:
     """Icon and hue by what the incident is about. Its rule should be loaded."""
-    condition = incident.rule.condition if incident.rule is not None else incident.rule_name
+    condition = incident.condition or (incident.rule.condition if incident.rule is not None else incident.rule_name)
     return _MARKS.get(condition, ("bell", "failed"))
 
 
@@ -173,7 +218,7 @@ def _mark(incidents: list[Incident]) -> None:
 
 def _counts(project: Project) -> dict[str, int]:
     """How many unresolved incidents have each status; at most a thousand are looked at."""
-    unresolved = Incident.objects.filter(project=project, resolved_at__isnull=True)
+    unresolved = Incident.objects.filter(project=project, resolved_at__isnull=True, is_dry_run=False)
     columns = unresolved.only("resolved_at", "snoozed_until", "acknowledged_at")
     statuses = [incident.status for incident in columns[:1000]]
     return {"unresolved": len(statuses), **{name: statuses.count(name) for name in ("open", "acknowledged", "snoozed")}}
@@ -206,6 +251,7 @@ def _delivery_lines(delivery: Delivery) -> list[LogLine]:
             lines.append(LogLine(attempt.at, "completed", "completed", f"told {receiver}: {kind}", took))
         else:
             why = ", ".join(filter(None, [str(attempt.http_status or ""), attempt.error]))
+            why = f"{why} · {attempt.answer[:120]}" if attempt.answer else why
             lines.append(LogLine(attempt.at, "failed", "failed", f"{receiver}: {why}", f"try {attempt.number}"))
     if delivery.status == DeliveryStatus.PENDING:
         text = f"{receiver}: {kind}, next try" if delivery.tries else f"{receiver}: {kind}, to be sent"
@@ -215,6 +261,14 @@ def _delivery_lines(delivery: Delivery) -> list[LogLine]:
         at = delivery.finished_at or delivery.due_at
         lines.append(LogLine(at, "cancelled", "", f"{receiver}: {word}. {delivery.detail}".strip(), ""))
     return lines
+
+
+def _silence_url(incident: Incident) -> str:
+    """The form that silences its rule, for its flow."""
+    facts = {"query": f"flow:{spelt(incident.flow)}" if incident.flow else "", "comment": f"INC-{incident.number}"}
+    if incident.rule is not None:
+        facts["rule"] = str(incident.rule.pk)
+    return f"{reverse('web:settings_silences')}?{urlencode(facts)}#silence"
 
 
 def _instances_url(incident: Incident) -> str:

@@ -23,6 +23,7 @@ SECTIONS = (
     ("web:settings_tokens", "Tokens"),
     ("web:settings_receivers", "Receivers"),
     ("web:settings_rules", "Rules"),
+    ("web:settings_silences", "Silences"),
     ("web:settings_projects", "Projects"),
     ("web:settings_audit", "Audit log"),
     ("web:settings_account", "Account"),
