@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from apps.sagas import sequence
+from apps.sagas import causation, sequence
 from apps.sagas.history import History
 from apps.sagas.shapes import CorrelationView
 from apps.sagas.timeline.wording import visible
@@ -20,6 +20,8 @@ DOWNLOADS = {
     "svg": ("image/svg+xml; charset=utf-8", "svg"),
     "mermaid": ("text/vnd.mermaid; charset=utf-8", "mmd"),
 }
+#: Events without any cause or effect that are named below the graph.
+_MOST_ALONE = 12
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -72,3 +74,24 @@ def download(request: HttpRequest, kind: str, context: Mapping[str, Any]) -> Htt
     name = _UNSAFE.sub("-", title)[:80].strip("-.") or "saga"
     response["Content-Disposition"] = f'attachment; filename="{name}-sequence.{ending}"'
     return response
+
+
+def causation_context(
+    view: CorrelationView, history: History, address: Address, cycles: Collection[tuple[str, str]]
+) -> dict[str, Any]:
+    """Context of the causation tab. `cycles` are the events, as (source, id), that findings name as part of a cycle."""
+    told = [(one.event, one.meaning) for one in history.told]
+    graph = causation.read_graph(told, services_of(view), cycles)
+    event_id = address.event_id or None
+    shown = causation.fold(graph, opened=address.more, event_id=event_id)
+    folds = [one for one in shown.nodes if isinstance(one, causation.Folded)]
+    return {
+        "graph": graph,
+        "picture": causation.draw(shown, event_id=event_id),
+        "seen_count": len(graph.nodes) - graph.unseen,
+        "folded": shown.folded,
+        "fold_links": {one.key: address.with_(more=_with(address, one.key)) for one in folds},
+        "shut_all": address.with_(more=None) if address.more else "",
+        "alone": [(visible(one.label, 80), one.event) for one in graph.alone[:_MOST_ALONE]],
+        "alone_more": max(0, len(graph.alone) - _MOST_ALONE),
+    }

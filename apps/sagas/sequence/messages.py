@@ -13,15 +13,16 @@ from enum import StrEnum
 
 from apps.sagas.attempts import FACT_KINDS
 from apps.sagas.events import EventKind, Micros, SagaEvent
-from apps.sagas.interpretation import Meaning
+from apps.sagas.interpretation import Meaning, StepMeaning
 from apps.sagas.timeline.wording import visible
 
 #: Where an event comes from whose sender is not part of what was seen.
 OUTSIDE = ""
 
 _BEGINS = frozenset({EventKind.STEP_SCHEDULED, EventKind.STEP_STARTED})
-_FAILS = frozenset({EventKind.STEP_FAILED, EventKind.STEP_TIMED_OUT, EventKind.STEP_RETRYING})
-_ENDS = _FAILS | {EventKind.STEP_COMPLETED, EventKind.STEP_CANCELLED, EventKind.STEP_SKIPPED}
+#: A step or an attempt of it that came to nothing.
+FAILS = frozenset({EventKind.STEP_FAILED, EventKind.STEP_TIMED_OUT, EventKind.STEP_RETRYING})
+_ENDS = FAILS | {EventKind.STEP_COMPLETED, EventKind.STEP_CANCELLED, EventKind.STEP_SKIPPED}
 _BAD_SAGA = frozenset({EventKind.SAGA_FAILED, EventKind.SAGA_TIMED_OUT})
 _TIMERS = frozenset({EventKind.TIMER_STARTED, EventKind.TIMER_FIRED, EventKind.TIMER_CANCELLED})
 _DEAD = frozenset({EventKind.MESSAGE_DEAD_LETTERED, EventKind.MESSAGE_REDRIVEN})
@@ -38,6 +39,9 @@ _OWN_WILL = frozenset(
     }
 )
 
+_UNDO_SAGA = frozenset({EventKind.SAGA_COMPENSATING, EventKind.SAGA_COMPENSATED})
+_KIND_OF_CODE = {code: kind for kind, code in FACT_KINDS.items()}
+_TELLING = {**dict.fromkeys(_ENDS, 1), **dict.fromkeys(FAILS, 0)}
 _STARTED = FACT_KINDS[EventKind.STEP_STARTED]
 #: (flow, run, step, step id)
 _StepKey = tuple[str | None, str, str, str]
@@ -119,7 +123,7 @@ class _Reader:
         self._told = told
         self._services = services
         self._lanes = [self._lane(event, meaning) for event, meaning in told]
-        self._kinds = [_kind(event, meaning) for event, meaning in told]
+        self._kinds = [kind_of(event, meaning) for event, meaning in told]
         self._by_id: dict[str, int] = {}
         for index, (event, _) in enumerate(told):
             self._by_id.setdefault(event.id, index)
@@ -156,12 +160,12 @@ class _Reader:
 
     def _lane(self, event: SagaEvent, meaning: Meaning) -> str:
         """The lifeline of whoever said this: of a step, whoever does it; that it is scheduled, its source says."""
-        if _kind(event, meaning) is EventKind.STEP_SCHEDULED:
-            return _name(_sender_of(event))
+        if kind_of(event, meaning) is EventKind.STEP_SCHEDULED:
+            return _name(sender_of(event))
         known = self._services.get(event.id)
         if event.kind is None and meaning.steps and all(step.kind == _STARTED for step in meaning.steps):
             known = None  # what begins with a bare event is done by whoever heard it
-        return _name(event.service or known or _sender_of(event))
+        return _name(event.service or known or sender_of(event))
 
     def _take(self, index: int) -> None:
         event, meaning = self._told[index]
@@ -169,7 +173,7 @@ class _Reader:
         if kind is EventKind.HEARTBEAT:
             self._found.heartbeats += 1
         elif kind is EventKind.STEP_SCHEDULED and meaning.steps:
-            worker = _name(self._services.get(event.id) or event.service or _sender_of(event))
+            worker = _name(self._services.get(event.id) or event.service or sender_of(event))
             self._command(index, self._lanes[index], worker)
         elif kind is EventKind.STEP_STARTED and meaning.steps:
             self._start(index)
@@ -200,7 +204,7 @@ class _Reader:
                 return
             bringing.events += 1
             if not bringing.begins:
-                bringing.begins = visible(meaning.steps[0].step, 80)
+                bringing.begins = visible(_telling(meaning).step, 80)
                 self._asked[_key(event, meaning)].append(bringing)
             return
         senders = sorted({self._lanes[cause] for cause in causes} - {lane})
@@ -208,7 +212,7 @@ class _Reader:
 
     def _command(self, index: int, sender: str, receiver: str) -> None:
         event, meaning = self._told[index]
-        step = meaning.steps[0]
+        step = _telling(meaning)
         message = Message(
             sender=sender,
             receiver=receiver,
@@ -244,8 +248,8 @@ class _Reader:
         receivers = self._receivers(index)
         if not receivers and asked and asked.style is Style.COMMAND and asked.sender not in (lane, OUTSIDE):
             receivers = [asked.sender]
-        tone = self._tone(index)
-        label = _words(event, meaning, kind)
+        tone = tone_of(kind, meaning)
+        label = words_of(event, meaning, kind)
         error = visible(event.error, 160) if event.error else ""
         sender = lane
         if not receivers and self._is_unexplained(index):
@@ -271,16 +275,6 @@ class _Reader:
             following = self._lanes[index + 1] if index + 1 < len(self._lanes) else lane
             return [following] if following != lane else []
         return [one for one in dict.fromkeys(self._lanes[at] for at in self._effects.get(index, ())) if one != lane]
-
-    def _tone(self, index: int) -> Tone:
-        meaning, kind = self._told[index][1], self._kinds[index]
-        if kind in _FAILS or kind in _BAD_SAGA:
-            return Tone.FAILED
-        if any(step.compensates is not None for step in meaning.steps):
-            return Tone.UNDO
-        if kind in {EventKind.SAGA_COMPENSATING, EventKind.SAGA_COMPENSATED}:
-            return Tone.UNDO
-        return Tone.PLAIN
 
     def _add(
         self,
@@ -310,19 +304,33 @@ class _Reader:
         return message
 
 
-def _kind(event: SagaEvent, meaning: Meaning) -> EventKind:
-    """What an event says of its step, else of itself."""
-    if event.kind is not None:
-        return event.kind
-    return meaning.kind
+def kind_of(event: SagaEvent, meaning: Meaning) -> EventKind:
+    """What an event says. Of several steps: that one failed, else that one ended, else the first."""
+    if event.kind is not None or not meaning.steps:
+        return event.kind or meaning.kind
+    return _KIND_OF_CODE[_telling(meaning).kind]
+
+
+def tone_of(kind: EventKind, meaning: Meaning) -> Tone:
+    """What an event of this kind means for the saga."""
+    if kind in FAILS or kind in _BAD_SAGA or kind is EventKind.MESSAGE_DEAD_LETTERED:
+        return Tone.FAILED
+    if any(step.compensates is not None for step in meaning.steps) or kind in _UNDO_SAGA:
+        return Tone.UNDO
+    return Tone.PLAIN
+
+
+def _telling(meaning: Meaning) -> StepMeaning:
+    """The step that an event says most about."""
+    return min(meaning.steps, key=lambda step: _TELLING.get(_KIND_OF_CODE[step.kind], 2))
 
 
 def _key(event: SagaEvent, meaning: Meaning) -> _StepKey:
-    step = meaning.steps[0]
+    step = _telling(meaning)
     return (meaning.flow, meaning.run, step.step, step.step_id)
 
 
-def _sender_of(event: SagaEvent) -> str:
+def sender_of(event: SagaEvent) -> str:
     """The last part of a source: who speaks."""
     return event.source.rstrip("/").rsplit("/", 1)[-1] or event.source
 
@@ -341,7 +349,7 @@ def _timer_words(event: SagaEvent, kind: EventKind) -> str:
     return f"timer {visible(event.step or '', 60)} {verb}".replace("  ", " ")
 
 
-def _words(event: SagaEvent, meaning: Meaning, kind: EventKind) -> str:
+def words_of(event: SagaEvent, meaning: Meaning, kind: EventKind) -> str:
     """An event by its own type, unless that only repeats what kind of event it is."""
     short = _short(event.type)
     if event.kind is None:
@@ -349,7 +357,7 @@ def _words(event: SagaEvent, meaning: Meaning, kind: EventKind) -> str:
     plain = kind.value.rsplit(".", 1)[-1]
     if meaning.steps and kind in _ENDS | _BEGINS:
         if short.lower().replace("_", "") in {plain.replace("_", ""), "happened"} or _is_engine_word(short):
-            return f"{visible(meaning.steps[0].step, 70)} {plain.replace('_', ' ')}"
+            return f"{visible(_telling(meaning).step, 70)} {plain.replace('_', ' ')}"
         return short
     if kind.value.startswith("saga.") and short.lower() == plain:
         return f"saga {plain.replace('_', ' ')}"

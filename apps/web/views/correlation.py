@@ -24,6 +24,7 @@ from apps.lib.micros import DAY, SECOND, Micros
 from apps.sagas import finding_queries, queries
 from apps.sagas.correlation_json import correlation_json
 from apps.sagas.correlation_view import find_correlation
+from apps.sagas.findings.codes import FindingCode
 from apps.sagas.history import History, read_history
 from apps.sagas.locking import shard_of
 from apps.sagas.shapes import CorrelationView, InstanceView
@@ -33,7 +34,7 @@ from apps.sagas.timeline.wording import visible
 from apps.web import json_text
 from apps.web.access import project_view
 from apps.web.correlation_address import TABS, Address, read_address
-from apps.web.diagrams_shown import DOWNLOADS, download, sequence_context
+from apps.web.diagrams_shown import DOWNLOADS, causation_context, download, sequence_context
 from apps.web.events_shown import event_page, inspect, latest_events
 from apps.web.findings_shown import lines
 from apps.web.letters_shown import letters_of_saga
@@ -81,6 +82,8 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
         context |= sequence_context(view, _history(view), address)
         if request.GET.get("as") in DOWNLOADS:
             return download(request, request.GET["as"], context)
+    elif address.tab == "causation":
+        context |= causation_context(view, _history(view), address, _cycles(view))
     elif address.tab == "findings":
         context["rows"] = lines(finding_queries.findings_of(*_key(view)))
     elif address.tab == "events":
@@ -95,6 +98,17 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
 
 def _history(view: CorrelationView) -> History:
     return read_history(view.project_id, view.correlation_id, view.correlation_uuid)
+
+
+def _cycles(view: CorrelationView) -> set[tuple[str, str]]:
+    """The events, as (source, id), that prove that the saga runs in circles."""
+    found = finding_queries.findings_of(*_key(view))
+    return {
+        (proof["source"], proof["event_id"])
+        for one in found
+        if one.code == FindingCode.EVENT_CYCLE and one.status == "open"
+        for proof in one.evidence
+    }
 
 
 def _document(answer: Mapping[str, Any]) -> str:
