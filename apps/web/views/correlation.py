@@ -33,6 +33,7 @@ from apps.sagas.timeline import Timeline, build
 from apps.sagas.timeline.wording import visible
 from apps.web import json_text
 from apps.web.access import project_view
+from apps.web.comparison_shown import comparison_context
 from apps.web.correlation_address import TABS, Address, read_address
 from apps.web.diagrams_shown import DOWNLOADS, causation_context, download, sequence_context
 from apps.web.events_shown import event_page, inspect, latest_events
@@ -84,6 +85,9 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
             return download(request, request.GET["as"], context)
     elif address.tab == "causation":
         context |= causation_context(view, _history(view), address, _cycles(view))
+    elif address.tab == "compare":
+        ranked = worst_first(view, now, watermarks=marks)
+        context |= comparison_context(view, ranked[0] if ranked else None, address, now)
     elif address.tab == "findings":
         context["rows"] = lines(finding_queries.findings_of(*_key(view)))
     elif address.tab == "events":
