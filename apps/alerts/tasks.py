@@ -23,6 +23,9 @@ def sweep() -> None:
     report = sweeping.sweep(micros.now(), steady=server_clock.steady())
     if report.changes or report.resolved or report.failures:
         logger.info("%s", report)
+    if report.changes or report.resolved:
+        # Who is to be told should not wait for the next tick.
+        deliver.apply_async(expires=5.0)
 
 
 @shared_task(name="apps.alerts.tasks.deliver", acks_late=True, reject_on_worker_lost=True, ignore_result=True)

@@ -10,6 +10,8 @@ import os
 
 from celery import Celery
 
+from apps.config.steady_schedule import Every
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apps.config.settings")
 
 app = Celery("sagascope")
@@ -18,7 +20,7 @@ app.autodiscover_tasks(["apps.sagas", "apps.dlq", "apps.ingest", "apps.alerts"])
 
 
 def _every(seconds: float, task: str) -> dict:
-    return {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 5.0)}}
+    return {"task": task, "schedule": Every(seconds), "options": {"expires": max(seconds, 5.0)}}
 
 
 app.conf.beat_schedule = {

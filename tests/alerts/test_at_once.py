@@ -165,3 +165,30 @@ def test_workers_at_once_send_every_message_once(world: World, hook: Target) -> 
     ids = [request.id for request in hook.requests]
     assert len(ids) == len(set(ids)) == 20
     assert set(Delivery.objects.values_list("status", flat=True)) == {"sent"}
+
+
+@pytest.mark.parametrize("rounds", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_two_sweepers_that_two_beats_call_make_nothing_twice(world: World, hook: Target, rounds: int) -> None:
+    """Four ticks at once, each a sweep and a delivery: when a saga is stuck, and when it no longer is."""
+    world.receiver(url=hook.url)
+
+    def tick(seconds: float) -> None:
+        sweep(at(seconds))
+        deliver_due(at(seconds))
+
+    for number in range(rounds):
+        second = number * 100
+        world.start(f"order-{number}", seconds=second, service=f"service-{number}")
+        at_once(*[lambda second=second: tick(second + 31)] * 4)
+        world.complete(f"order-{number}", seconds=second + 40)
+        at_once(*[lambda second=second: tick(second + 41)] * 4)
+    tick(rounds * 100)
+
+    assert Incident.objects.count() == rounds
+    assert set(Incident.objects.values_list("instance_count", "holds")) == {(1, False)}
+    told = [(request.json["data"]["incident"]["id"], request.json["type"]) for request in hook.requests]
+    assert sorted(told) == sorted(
+        (number, kind) for number in range(1, rounds + 1) for kind in ("incident.opened", "incident.resolved")
+    )
+    assert len({request.id for request in hook.requests}) == 2 * rounds
+    assert Delivery.objects.count() == 2 * rounds

@@ -1,0 +1,22 @@
+"""Every so many seconds, also when somebody sets the server's clock.
+
+Celery's own schedule asks the wall clock: set back by an hour, nothing would happen for an hour.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from celery.schedules import schedstate, schedule
+
+
+class Every(schedule):
+    """As `celery.schedules.schedule`; a last run that lies in the future means that it is due now."""
+
+    def is_due(self, last_run_at: datetime) -> Any:
+        """(whether it is due, seconds until it should be asked again)"""
+        state = super().is_due(last_run_at)
+        if not state.is_due and state.next > self.seconds + 1:
+            return schedstate(is_due=True, next=self.seconds)
+        return state
