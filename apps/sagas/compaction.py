@@ -1,53 +1,60 @@
-"""Merge the delta rows of rollups and source tallies: fewer rows, the same sums.
+"""Merge the delta rows of rollups and source tallies: fewer rows, the same sums; and count rollups by hour.
 
 Writers only ever add rows, so that they never wait for each other; here the rows of one key become one. A reader sees
-either the old rows or the new one, never both.
+either the old rows or the new one, never both. The first time that a row is taken it is added to its hour: windows of
+days read a few rows of hours instead of thousands of minutes.
+
+New rows are found by their ids, which only grow. An id is given out before its row can be seen, so the place up to
+which everything is known to be done follows at a distance of LAG, which is longer than any writer takes.
 """
 
 from __future__ import annotations
 
+import time
+
 from django.db import connection, transaction
 
-#: Rows taken in one transaction.
-BATCH = 20_000
+from apps.lib.micros import MINUTE, Micros
 
-_MERGE_ROLLUPS = """
-WITH due AS (
-    SELECT project_id, flow, flow_version, step, minute FROM rollup
-    GROUP BY project_id, flow, flow_version, step, minute HAVING count(*) > 1 LIMIT %s
+#: Rows taken in one transaction, and transactions of one call: what is left is the next call's.
+BATCH = 20_000
+BATCHES = 5
+LAG: Micros = 2 * MINUTE
+
+_COUNTS = ("started", "completed", "failed", "timed_out", "cancelled", "retried", "compensated")
+_SUMS = ", ".join(f"sum({name})::int" for name in _COUNTS)
+_HOUR_KEY = "project_id, flow, hour, step, flow_version"
+_KEY = "project_id, flow, flow_version, step, minute"
+
+_MERGE_ROLLUPS = f"""
+WITH fresh AS (
+    SELECT {_KEY} FROM rollup WHERE id > %(done)s AND NOT in_hours ORDER BY id LIMIT %(batch)s
+), due AS (
+    SELECT DISTINCT {_KEY} FROM fresh
 ), gone AS (
     DELETE FROM rollup r USING due d
     WHERE r.project_id = d.project_id AND r.flow = d.flow AND r.flow_version = d.flow_version
       AND r.step = d.step AND r.minute = d.minute
     RETURNING r.*
-), waits AS (
-    SELECT project_id, flow, flow_version, step, minute, array_agg(v ORDER BY bucket, place) AS flat FROM (
-        SELECT project_id, flow, flow_version, step, minute, bucket, sum(n)::int AS n FROM (
-            SELECT g.project_id, g.flow, g.flow_version, g.step, g.minute, g.waits[i] AS bucket, g.waits[i + 1] AS n
-            FROM gone g, generate_series(1, cardinality(g.waits), 2) i
-        ) pairs GROUP BY 1, 2, 3, 4, 5, 6 HAVING sum(n) <> 0
-    ) sums, LATERAL (VALUES (1, bucket), (2, n)) x(place, v) GROUP BY 1, 2, 3, 4, 5
-), runs AS (
-    SELECT project_id, flow, flow_version, step, minute, array_agg(v ORDER BY bucket, place) AS flat FROM (
-        SELECT project_id, flow, flow_version, step, minute, bucket, sum(n)::int AS n FROM (
-            SELECT g.project_id, g.flow, g.flow_version, g.step, g.minute, g.runs[i] AS bucket, g.runs[i + 1] AS n
-            FROM gone g, generate_series(1, cardinality(g.runs), 2) i
-        ) pairs GROUP BY 1, 2, 3, 4, 5, 6 HAVING sum(n) <> 0
-    ) sums, LATERAL (VALUES (1, bucket), (2, n)) x(place, v) GROUP BY 1, 2, 3, 4, 5
-), counts AS (
-    SELECT project_id, flow, flow_version, step, minute, sum(started)::int AS started,
-           sum(completed)::int AS completed, sum(failed)::int AS failed, sum(timed_out)::int AS timed_out,
-           sum(cancelled)::int AS cancelled, sum(retried)::int AS retried, sum(compensated)::int AS compensated
-    FROM gone GROUP BY 1, 2, 3, 4, 5
+), hours AS (
+    INSERT INTO rollup_hour AS h ({_HOUR_KEY}, {", ".join(_COUNTS)}, waits, runs)
+    SELECT project_id, flow, minute / 60, step, flow_version, {_SUMS}, sum_histograms(waits), sum_histograms(runs)
+    FROM gone WHERE NOT in_hours GROUP BY 1, 2, 3, 4, 5
+    ON CONFLICT ({_HOUR_KEY}) DO UPDATE SET {", ".join(f"{name} = h.{name} + excluded.{name}" for name in _COUNTS)},
+        waits = merge_histogram(h.waits || excluded.waits), runs = merge_histogram(h.runs || excluded.runs)
+), minutes AS (
+    INSERT INTO rollup ({_KEY}, {", ".join(_COUNTS)}, waits, runs, in_hours)
+    SELECT {_KEY}, {_SUMS}, sum_histograms(waits), sum_histograms(runs), true FROM gone GROUP BY {_KEY}
+    HAVING {" OR ".join(f"sum({name}) <> 0" for name in _COUNTS)}
+        OR cardinality(sum_histograms(waits)) > 0 OR cardinality(sum_histograms(runs)) > 0
 )
-INSERT INTO rollup (project_id, flow, flow_version, step, minute, started, completed, failed, timed_out, cancelled,
-                    retried, compensated, waits, runs)
-SELECT c.*, coalesce(w.flat, '{}'), coalesce(r.flat, '{}')
-FROM counts c
-LEFT JOIN waits w USING (project_id, flow, flow_version, step, minute)
-LEFT JOIN runs r USING (project_id, flow, flow_version, step, minute)
-WHERE w.flat IS NOT NULL OR r.flat IS NOT NULL OR c.started <> 0 OR c.completed <> 0 OR c.failed <> 0
-   OR c.timed_out <> 0 OR c.cancelled <> 0 OR c.retried <> 0 OR c.compensated <> 0
+SELECT count(*) FROM fresh
+"""  # noqa: S608 - our own column names
+
+_MOVE_ON = """
+UPDATE compaction_progress
+SET done_id = seen_id, seen_id = (SELECT coalesce(max(id), 0) FROM rollup), seen_at = %s
+WHERE seen_at <= %s
 """
 
 _MERGE_TALLIES = """
@@ -65,8 +72,17 @@ FROM gone GROUP BY source_id, minute
 
 def compact() -> None:
     """Merge what can be merged; two at once are kept apart by a lock, the second goes home."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('sagascope.compaction'))")
-        if cursor.fetchone()[0]:
-            cursor.execute(_MERGE_ROLLUPS, [BATCH])
-            cursor.execute(_MERGE_TALLIES, [BATCH])
+    for _ in range(BATCHES):
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('sagascope.compaction'))")
+            if not cursor.fetchone()[0]:
+                return
+            cursor.execute("SELECT done_id FROM compaction_progress")
+            (done,) = cursor.fetchone()
+            cursor.execute(_MERGE_ROLLUPS, {"done": done, "batch": BATCH})
+            (taken,) = cursor.fetchone()
+            if taken < BATCH:
+                now = time.time_ns() // 1000
+                cursor.execute(_MOVE_ON, [now, now - LAG])
+                cursor.execute(_MERGE_TALLIES, [BATCH])
+                return

@@ -285,10 +285,49 @@ class Rollup(models.Model):
     compensated = models.IntegerField(default=0)
     waits = ArrayField(models.IntegerField())
     runs = ArrayField(models.IntegerField())
+    #: Counted in `RollupHour`. What `record` adds is not yet; `compaction` sees to it.
+    in_hours = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         db_table = "rollup"
         indexes = [models.Index(fields=["project", "flow", "minute", "step"], name="rollup_key")]
+
+
+class RollupHour(models.Model):
+    """The sums of `Rollup` by hour, for windows of days; columns as there. Behind by seconds, see `compaction`."""
+
+    pk = models.CompositePrimaryKey("project", "flow", "hour", "step", "flow_version")
+    project = models.ForeignKey(Project, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False)
+    flow = models.TextField()
+    #: Hours since 1970 UTC.
+    hour = models.IntegerField()
+    step = models.TextField()
+    flow_version = models.TextField(default="")
+    started = models.IntegerField(default=0)
+    completed = models.IntegerField(default=0)
+    failed = models.IntegerField(default=0)
+    timed_out = models.IntegerField(default=0)
+    cancelled = models.IntegerField(default=0)
+    retried = models.IntegerField(default=0)
+    compensated = models.IntegerField(default=0)
+    waits = ArrayField(models.IntegerField())
+    runs = ArrayField(models.IntegerField())
+
+    class Meta:
+        db_table = "rollup_hour"
+
+
+class CompactionProgress(models.Model):
+    """How far `compaction` has come: every rollup up to `done_id` is counted by hour. One row."""
+
+    id = models.IntegerField(primary_key=True)
+    done_id = models.BigIntegerField(default=0)
+    #: Takes the place of `done_id` once it was seen long enough ago for all transactions of then to be over.
+    seen_id = models.BigIntegerField(default=0)
+    seen_at = models.BigIntegerField(default=0)
+
+    class Meta:
+        db_table = "compaction_progress"
 
 
 class SourceTally(models.Model):
