@@ -33,11 +33,13 @@ _STATUS_TEXTS = {
     "403": "The token's scope or the role does not allow it",
     "404": "There is no such thing in this project",
     "405": "Another method; see the Allow header",
+    "408": "The body did not arrive in time",
     "409": "Not now: the problem says what stands in the way",
     "412": "Changed in the meantime",
     "413": "The body is too large",
     "415": "The media type, charset or content encoding is not one of those named",
     "422": "A parameter, the query or the body is wrong; the problem says where",
+    "429": "Too much at once; send the same again after Retry-After",
     "500": "Our fault; it has been logged",
     "503": "Cannot be answered now, or the query took too long; see Retry-After",
 }
@@ -68,6 +70,7 @@ class OpenAPIDocument(OpenAPISchema):
         root = "/" + path_prefix.strip("/")
         _describe_flows(paths[f"{root}/flows/{{name}}"])
         _describe_incidents(paths, f"{root}/incidents/{{number}}")
+        _describe_silences(paths, root)
         _describe_export(paths, root)
         _describe_contracts(paths, root)
         paths[f"{root}/dead-letters/redrive"]["post"]["requestBody"] = _redrive_order()
@@ -138,6 +141,45 @@ def _describe_incidents(paths: dict[str, Any], root: str) -> None:
             }
         },
     }
+
+
+def _describe_silences(paths: dict[str, Any], root: str) -> None:
+    text = {"type": "string"}
+    moment = {"type": "string", "format": "date-time"}
+    about = {"rule": {**text, "description": "a rule's name; any when left out"}, "query": {**text, "maxLength": 2000}}
+    bodies = {
+        f"{root}/incidents/{{number}}/assign": ({"owner": {**text, "maxLength": 128}}, ["owner"]),
+        f"{root}/incidents/{{number}}/notes": ({"text": {**text, "maxLength": 4000}}, ["text"]),
+        f"{root}/silences": (
+            {
+                "until": {**moment, "description": "or duration: one of the two"},
+                "duration": {**text, "examples": ["4h"]},
+                "starts_at": {**moment, "description": "now when left out"},
+                **about,
+                "comment": {**text, "maxLength": 500},
+            },
+            [],
+        ),
+        f"{root}/maintenance-windows": (
+            {
+                "name": {**text, "maxLength": 128},
+                "duration": {**text, "examples": ["2h"]},
+                "time_zone": {**text, "default": "UTC", "examples": ["Europe/Berlin"]},
+                "weekdays": {
+                    "type": "array",
+                    "items": {"type": "integer", "minimum": 0, "maximum": 6},
+                    "description": "0 = Monday; none = once",
+                },
+                "begins": {**text, "examples": ["02:00"], "description": "of weekly ones, by the local clock"},
+                "starts": {**text, "examples": ["2026-11-22T02:00"], "description": "of those held once"},
+                **about,
+            },
+            ["name", "duration"],
+        ),
+    }
+    for path, (properties, required) in bodies.items():
+        schema = {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
+        paths[path]["post"]["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 def _redrive_order() -> dict[str, Any]:
@@ -211,7 +253,7 @@ def _ingest() -> dict[str, Any]:
     }
     counts = {"application/json": {"schema": _COUNTS}}
     problem = {MEDIA_TYPE: {"schema": _PROBLEM}}
-    statuses = ("400", "401", "403", "405", "413", "415", "500", "503")
+    statuses = ("400", "401", "403", "405", "408", "413", "415", "429", "500", "503")
     return {
         "operationId": "ingest_events",
         "summary": "Send events",

@@ -201,6 +201,10 @@ INGEST_MAX_OTLP_BODY_BYTES = int(os.environ.get("INGEST_MAX_OTLP_BODY_BYTES", 20
 INGEST_MAX_HISTORY_BYTES = int(os.environ.get("INGEST_MAX_HISTORY_BYTES", 64 * 1024 * 1024))
 INGEST_MAX_EVENT_BYTES = int(os.environ.get("INGEST_MAX_EVENT_BYTES", 1024 * 1024))
 INGEST_MAX_ITEMS = int(os.environ.get("INGEST_MAX_ITEMS", 1000))
+#: Requests of one project that one web process has in hand at once; more are told to wait (429).
+INGEST_MAX_REQUESTS_PER_PROJECT = int(os.environ.get("INGEST_MAX_REQUESTS_PER_PROJECT", 512))
+#: Events a second that one web process takes of one source; 0 = as many as it can.
+INGEST_EVENTS_PER_SECOND = float(os.environ.get("INGEST_EVENTS_PER_SECOND", 0))
 #: Processes that decode and record for each web process, in which HTTP stays; 0 = the web process does it itself.
 INGEST_RECORDERS = int(
     os.environ.get("INGEST_RECORDERS", min(len(os.sched_getaffinity(0)), 4) if hasattr(os, "sched_getaffinity") else 2)

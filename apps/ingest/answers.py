@@ -27,6 +27,8 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     headers: Headers
     body: bytes
+    #: How many items were looked at.
+    items: int = 0
 
 
 class Refusal(Exception):  # noqa: N818
@@ -44,7 +46,8 @@ def counts(accepted: int, duplicates: int, rejections: Sequence[Rejection]) -> A
     ]
     body = {"accepted": accepted, "duplicates": duplicates, "rejected": rejected}
     status = 422 if rejections and not accepted and not duplicates else 200
-    return Answer(status, (("content-type", JSON), *_ALWAYS), _encode(body))
+    items = accepted + duplicates + len(rejections)
+    return Answer(status, (("content-type", JSON), *_ALWAYS), _encode(body), items)
 
 
 def problem(status: int, code: str, detail: str, headers: Headers = ()) -> Answer:

@@ -18,6 +18,7 @@ from django.http.request import split_domain_port, validate_host
 from apps.ingest import answers, door, pushes
 from apps.ingest.answers import Answer, Refusal
 from apps.ingest.recorders import RecorderGoneError, Recorders
+from apps.ingest.shares import Allowances, Shares
 from apps.ingest.taking_in import in_thread, take_in
 from apps.lib import micros, telemetry
 
@@ -36,6 +37,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
+_shares = Shares(settings.INGEST_MAX_REQUESTS_PER_PROJECT)
+_allowances = Allowances()
 #: Those of this web process, which starts and stops them.
 recorders = Recorders()
 _held_bytes = 0
@@ -84,13 +87,18 @@ async def _answer(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
         admission = door.admit(headers)
     else:
         admission = await in_thread(door.admit, headers)
+    rate = settings.INGEST_EVENTS_PER_SECOND
+    _allowances.check(admission.source_id, rate)
     parts: list[bytes] = []
-    try:
-        await _read(receive, parts, settings.INGEST_MAX_BODY_BYTES)
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        return await _take_in(admission, body, micros.now())
-    finally:
-        _hold(-sum(map(len, parts)))
+    with _shares.held(admission.project_id):
+        try:
+            await _read(receive, parts, settings.INGEST_MAX_BODY_BYTES)
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            answer = await _take_in(admission, body, micros.now())
+        finally:
+            _hold(-sum(map(len, parts)))
+    _allowances.charge(admission.source_id, rate, answer.items)
+    return answer
 
 
 async def _answer_push(scope: MutableMapping[str, Any], receive: Receive) -> Answer:

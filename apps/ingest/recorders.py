@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 import msgspec
 import uvloop
 
-from apps.ingest.answers import Answer, Headers
+from apps.ingest.answers import Answer
 from apps.ingest.door import Admission
 from apps.sagas.events import Micros
 
@@ -48,9 +48,7 @@ class _Done(msgspec.Struct, array_like=True):
     """What it answers."""
 
     number: int
-    status: int
-    headers: Headers
-    body: bytes
+    answer: Answer
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -156,7 +154,7 @@ class _Recorder:
         done = _decode_done(frame)
         future = self.waiting.get(done.number)
         if future is not None and not future.done():
-            future.set_result(Answer(done.status, done.headers, done.body))
+            future.set_result(done.answer)
 
     def _ended(self) -> None:
         self._gone.set()
@@ -259,6 +257,6 @@ async def _answer(work: _Work, frames: _Frames) -> None:
 
     answer = await take_in(work.admission, work.body, work.received_at)
     try:
-        frames.send(_Done(work.number, answer.status, answer.headers, answer.body))
+        frames.send(_Done(work.number, answer))
     except RecorderGoneError:
         logger.info("the web process went away before it had its answer")
