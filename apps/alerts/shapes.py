@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apps.alerts.models import Delivery, DeliveryTry, Incident, IncidentEntry
 from apps.lib import micros
 from apps.lib.micros import Micros
+
+if TYPE_CHECKING:  # which needs these shapes itself
+    from apps.alerts.queries import ClusteredCause
 
 
 def incident_json(incident: Incident) -> dict[str, Any]:
@@ -72,6 +75,23 @@ def try_json(attempt: DeliveryTry) -> dict[str, Any]:
         "http_status": attempt.http_status,
         "error": attempt.error,
         "answer": attempt.answer,
+    }
+
+
+def cause_json(cause: ClusteredCause) -> dict[str, Any]:
+    """What stuck instances wait for. `incident` is the number of the unresolved one about it."""
+    group = cause.group
+    return {
+        "flow": group.flow,
+        "step": group.step or None,
+        "service": group.service or None,
+        "error_fingerprint": group.error_fingerprint or None,
+        "reason": group.reason,
+        "count": group.count,
+        "oldest": micros.isoformat(group.since),
+        "first_seen": micros.isoformat(cause.first_seen),
+        "sample": list(group.sample),
+        "incident": cause.incident.number if cause.incident is not None else None,
     }
 
 

@@ -12,13 +12,13 @@ from pydantic import Field
 
 from apps.alerts import incidents
 from apps.alerts import queries as alert_queries
-from apps.alerts.shapes import incident_json
+from apps.alerts.shapes import cause_json, delivery_json, entry_json, incident_json, try_json
 from apps.api import shapes
 from apps.api.access import OPERATE, READ, caller_of
 from apps.api.bodies import read_body
 from apps.api.parameters import Cursor, Limit, only
 from apps.api.problems import ProblemError, not_found
-from apps.api.schemas import IncidentOut, Paged, errors
+from apps.api.schemas import CauseOut, DeliveryOut, IncidentOut, LogEntryOut, Paged, errors
 from apps.lib import micros
 from apps.lib.micros import Micros
 from apps.sagas.queries import DEFAULT_LIMIT
@@ -40,6 +40,18 @@ class Resolution(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a resolution, which may be left out."""
 
     note: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+
+
+class Assignment(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of an assignment."""
+
+    owner: str
+
+
+class Note(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a note."""
+
+    text: str
 
 
 @router.get("/incidents", response={200: Paged[IncidentOut], **errors(400)}, auth=READ)
@@ -68,6 +80,35 @@ def show_incident(request: HttpRequest, number: str) -> HttpResponse:
     return shapes.answer(incident_json(alert_queries.incident(caller_of(request).project_id, _number(number))))
 
 
+@router.get("/incidents/{number}/log", response={200: Paged[LogEntryOut], **errors(404)}, auth=READ)
+def list_incident_log(request: HttpRequest, number: str) -> HttpResponse:
+    """Who did what about an incident, the earliest first."""
+    only(request)
+    incident = alert_queries.incident(caller_of(request).project_id, _number(number))
+    return shapes.page([entry_json(entry) for entry in alert_queries.log_of(incident)])
+
+
+@router.get("/incidents/{number}/deliveries", response={200: Paged[DeliveryOut], **errors(404)}, auth=READ)
+def list_incident_deliveries(request: HttpRequest, number: str) -> HttpResponse:
+    """Who was told of an incident, and what came of every try, the earliest first."""
+    only(request)
+    incident = alert_queries.incident(caller_of(request).project_id, _number(number))
+    return shapes.page(
+        [
+            {**delivery_json(delivery), "attempts": [try_json(one) for one in delivery.log.all()]}
+            for delivery in alert_queries.deliveries_of(incident)
+        ]
+    )
+
+
+@router.get("/causes", response={200: Paged[CauseOut], **errors()}, auth=READ)
+def list_causes(request: HttpRequest) -> HttpResponse:
+    """What the stuck instances wait for: by flow, step, last error and service, the most frequent first."""
+    only(request)
+    found = alert_queries.stuck_by_cause(caller_of(request).project_id, micros.now())
+    return shapes.page([cause_json(one) for one in found])
+
+
 @router.post("/incidents/{number}/acknowledge", response={200: IncidentOut, **errors(404)}, auth=OPERATE)
 def acknowledge(request: HttpRequest, number: str) -> HttpResponse:
     """Take it on: no more messages but the one that it is resolved. Doing it again changes nothing."""
@@ -86,6 +127,38 @@ def snooze(request: HttpRequest, number: str) -> HttpResponse:
     now = micros.now()
     until = _until(body, now)
     incident = incidents.snooze(caller.project_id, _number(number), until=until, by=caller.name, now=now)
+    return shapes.answer(incident_json(incident))
+
+
+@router.post("/incidents/{number}/assign", response={200: IncidentOut, **errors(400, 404, 413, 415)}, auth=OPERATE)
+def assign(request: HttpRequest, number: str) -> HttpResponse:
+    """Say who works on it; an empty `owner` takes the name away."""
+    only(request)
+    caller = caller_of(request)
+    alert_queries.incident(caller.project_id, _number(number))
+    body = read_body(request, Assignment)
+    try:
+        incident = incidents.assign(
+            caller.project_id, _number(number), owner=body.owner, by=caller.name, now=micros.now()
+        )
+    except ValueError as error:
+        raise ProblemError(422, f"owner: {error}.") from None
+    return shapes.answer(incident_json(incident))
+
+
+@router.post("/incidents/{number}/notes", response={200: IncidentOut, **errors(400, 404, 413, 415)}, auth=OPERATE)
+def add_note(request: HttpRequest, number: str) -> HttpResponse:
+    """Write a note into its log."""
+    only(request)
+    caller = caller_of(request)
+    alert_queries.incident(caller.project_id, _number(number))
+    body = read_body(request, Note)
+    try:
+        incident = incidents.add_note(
+            caller.project_id, _number(number), text=body.text, by=caller.name, now=micros.now()
+        )
+    except ValueError as error:
+        raise ProblemError(422, f"text: {error}.") from None
     return shapes.answer(incident_json(incident))
 
 

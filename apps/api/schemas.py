@@ -216,6 +216,108 @@ class IncidentOut(Schema):
     dry_run: bool
 
 
+class LogEntryOut(Schema):
+    """One line of an incident's log."""
+
+    at: datetime
+    by: str | None
+    what: str
+    detail: str
+
+
+class TryOut(Schema):
+    """One try of a delivery."""
+
+    number: int
+    at: datetime
+    duration_seconds: float
+    succeeded: bool
+    http_status: int | None
+    error: str
+    #: How the target's answer begins.
+    answer: str
+
+
+class DeliveryOut(Schema):
+    """A message to one receiver; `id` is its webhook-id."""
+
+    id: str
+    receiver: str
+    kind: str
+    status: Literal["pending", "sent", "given_up", "dropped"]
+    tries: int
+    created_at: datetime
+    due_at: datetime
+    finished_at: datetime | None
+    detail: str
+    attempts: list[TryOut]
+
+
+class CauseOut(Schema):
+    """What stuck instances wait for."""
+
+    flow: str
+    step: str | None
+    service: str | None
+    error_fingerprint: str | None
+    reason: str
+    count: int
+    #: The earliest deadline among them.
+    oldest: datetime
+    first_seen: datetime
+    sample: list[str]
+    incident: int | None
+
+
+class RuleOut(Schema):
+    """What opens incidents."""
+
+    name: str
+    condition: str
+    query: str
+    parameters: dict[str, float | str]
+    group_by: list[str]
+    pending_seconds: float
+    cooldown_seconds: float
+    severity: str
+    receivers: list[str]
+    owner: str | None
+    runbook_url: str | None
+    built_in: bool
+    enabled: bool
+    dry_run: bool
+
+
+class SilenceOut(Schema):
+    """From when until when no message is sent, and about what."""
+
+    id: int
+    rule: str | None
+    query: str
+    starts_at: datetime
+    ends_at: datetime
+    active: bool
+    comment: str
+    created_by: str
+
+
+class MaintenanceWindowOut(Schema):
+    """A silence that was planned."""
+
+    id: int
+    name: str
+    rule: str | None
+    query: str
+    time_zone: str
+    #: 0 = Monday; none = held once.
+    weekdays: list[int]
+    when: str
+    duration_seconds: float
+    active_until: datetime | None
+    next_begins_at: datetime | None
+    created_by: str
+
+
 class SourceOut(Schema):
     """A connected system and what it sent."""
 
@@ -227,7 +329,9 @@ class SourceOut(Schema):
     last_seen_at: datetime | None
     last_event_at: datetime | None
     watermark_at: datetime | None = Field(description="what lateness is judged by; null before the first poll")
-    lag: int | None
+    lag: int | None = Field(description="messages not read yet; null when nobody knows, now")
+    lag_last_known: int | None = Field(description="where a reader has stopped: its lag when it last told one")
+    lag_last_known_at: datetime | None
     accepted: int
     duplicates: int
     conflicts: int

@@ -33,8 +33,15 @@ JUDGES = "/check"
 #: What every signed-in reader may call without naming anything.
 LISTS = {
     *("/instances", "/flows", "/incidents", "/sources", "/rejected-events", "/reprojections"),
-    *("/findings", "/owed", "/schemas"),
+    *("/findings", "/owed", "/schemas", "/causes", "/rules"),
     *("/export.csv", "/export.ndjson", "/dead-letter-queues", "/dead-letters", "/dead-letters/redrives"),
+}
+
+
+#: What is made by a POST to its list.
+MADE = {
+    "/silences": '{"duration": "1h"}',
+    "/maintenance-windows": '{"name": "night", "duration": "1h", "weekdays": [6], "begins": "02:00"}',
 }
 
 
@@ -57,7 +64,21 @@ def test_there_are_the_routes_of_the_contract() -> None:
         "put /flows/{name}",
         "delete /flows/{name}",
         "get /flows/{name}/steps",
+        "get /flows/{name}/deadlines",
+        "put /flows/{name}/deadlines",
         "get /incidents",
+        "get /incidents/{number}/log",
+        "get /incidents/{number}/deliveries",
+        "post /incidents/{number}/assign",
+        "post /incidents/{number}/notes",
+        "get /causes",
+        "get /rules",
+        "get /silences",
+        "post /silences",
+        "delete /silences/{number}",
+        "get /maintenance-windows",
+        "post /maintenance-windows",
+        "delete /maintenance-windows/{number}",
         "get /incidents/{number}",
         "post /incidents/{number}/acknowledge",
         "post /incidents/{number}/snooze",
@@ -140,6 +161,13 @@ def test_another_tenants_things_look_like_things_that_do_not_exist(
             assert response.json()["items"] == []
         return
     body = '{"duration": "1h"}' if "snooze" in path else '{"queue": 1, "scope": "all"}' if "redrive" in path else ""
+    if path in MADE:
+        if method == "post":
+            assert rival(method, path, MADE[path]).status_code == 201
+        else:
+            assert operator("post", path, MADE[path]).status_code == 201
+            assert rival(method, path).json()["items"] == []
+        return
     if method == "put" and path.startswith("/schemas"):
         assert rival("put", address(path), '{"type": "null"}').status_code == 201
         assert operator("get", address(path)).json() == {}

@@ -170,6 +170,10 @@ def _span(text: str, name: str, problems: dict[str, str]) -> Micros:
         return 0
 
 
+def _spelt(span: Micros) -> str:
+    return micros.format_duration(span) if span else "0s"
+
+
 def _steps(posted: QueryDict, problems: dict[str, str]) -> tuple[EscalationStep, ...]:
     """Lines of the escalation that name a time or somebody."""
     steps = []
@@ -204,8 +208,8 @@ def _form(
         "severities": Severity.values,
         "receivers": receivers,
         "told": set(draft.receiver_ids),
-        "pending": micros.format_duration(draft.pending_us),
-        "cooldown": micros.format_duration(draft.cooldown_us),
+        "pending": _spelt(draft.pending_us),
+        "cooldown": _spelt(draft.cooldown_us),
         "parameters": [_field(one, draft.parameters, problems) for one in parameters_of(condition)],
         "groups": _groups(condition, draft.group_by),
         "steps": _step_lines(draft),
