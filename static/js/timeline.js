@@ -349,6 +349,7 @@
     const isFrom = grip.dataset.grip === "from";
     const { from, to } = shown();
     grip.setAttribute("role", "slider");
+    grip.setAttribute("aria-valuetext", grip.dataset.valuetext);
     grip.setAttribute("tabindex", "0");
     grip.setAttribute("aria-valuemin", "0");
     grip.setAttribute("aria-valuemax", "100");
