@@ -78,26 +78,6 @@ def load_all_steps(cursor: psycopg.Cursor, work: Workspace) -> None:
         work.arrived[instance, step, step_id] = None
 
 
-def load_undo_groups(cursor: psycopg.Cursor, touched: list[tuple[Workspace, set[StepRef]]]) -> None:
-    """Put in everything that undoes, or is undone by, the touched steps: two rounds, by name and by id."""
-    names = {work.uuid: work.undo_names(refs) for work, refs in touched}
-    pending = [work for work, _ in touched]
-    for _ in range(2):
-        if not pending:
-            return
-        wanted = [
-            {"shard": work.shard, "correlation_uuid": work.uuid, "names": sorted(names[work.uuid])} for work in pending
-        ]
-        by_uuid = {work.uuid: work for work in pending}
-        cursor.execute(statements.LOAD_UNDO_GROUPS, [_json(wanted)], prepare=True)
-        for uuid, instance, step, step_id, state in cursor.fetchall():
-            by_uuid[uuid].add_stored_step((instance, step, step_id), decode_step(state))
-        before = {work.uuid: len(names[work.uuid]) for work in pending}
-        for work in pending:
-            names[work.uuid] |= work.undo_names(work.steps)
-        pending = [work for work in pending if len(names[work.uuid]) > before[work.uuid]]
-
-
 def load_awaiting(cursor: psycopg.Cursor, workspaces: Iterable[Workspace]) -> None:
     """Mark the steps that wait for one of the new events, and await those no more."""
     keys = sorted(
@@ -285,6 +265,7 @@ def _collect_steps(work: Workspace, rows: list[tuple[tuple, dict[str, Any]]]) ->
             "open_since": execution.sign_at if execution.is_open else None,
             "begun_at": execution.begun_at if execution.is_open else None,
             "owed_at": execution.done[0] if step.state.given.is_owed and execution.done is not None else None,
+            "unmatched_at": step.state.unmatched,
             "attempt_count": execution.tries,
             "error": execution.error[:TEXT_LENGTH] if execution.error else None,
             "state": msgspec.Raw(_encode_state(step.state)),

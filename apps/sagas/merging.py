@@ -2,19 +2,20 @@
 
 `Workspace` holds the touched part of one correlation. Recording loads it, rebuilding starts it empty; the merge is the
 same code, so a rebuild gives the same rows. The order of calls: `plan` (says which steps are touched), then whatever is
-stored of them by `add_stored_step`; `take_in`, then the settled facts of what is `reaching_back`; then `merge`. Where
-that leaves something in doubt or lacking: `look_back`, the ledger's `supply_…`, and `judge`.
+stored of them by `add_stored_step`; `take_in`, then the settled facts of what is `reaching_back`; then `merge_steps`,
+what is undone by it (`undo_all`, or `undone` where that is too much), `conclude`. Where that leaves something in
+doubt or lacking: `look_back`, the ledger's `supply_…`, and `judge`. Rebuilding has everything at hand: `plan`, `merge`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from apps.sagas.attempts import Execution, Fact, Order, execution_of, merge_facts
+from apps.sagas.attempts import ANY_STEP, Execution, Fact, Order, execution_of, merge_facts, signs_of
 from apps.sagas.deadlines import NOTHING_LEARNED, LearnedSteps
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import UNDECLARED, DeclaredFlow, Definitions, Meaning, StepMeaning
@@ -31,7 +32,7 @@ from apps.sagas.projection import (
 )
 from apps.sagas.rollups import InstanceFigures, RollupDeltas
 from apps.sagas.settling import reaches_back
-from apps.sagas.undoing import StepRef, Undoable
+from apps.sagas.undoing import StepRef, Undoable, is_own_round, names_of
 
 
 def instance_id(correlation: str, flow: str, run: str) -> str:
@@ -88,7 +89,19 @@ class InstanceWork:
 class StepWork:
     """A step execution while it is merged."""
 
-    __slots__ = ("execution", "is_changed", "is_stored", "is_whole", "new_facts", "ref", "state")
+    __slots__ = (
+        "_words",
+        "before",
+        "execution",
+        "is_changed",
+        "is_stored",
+        "is_undone",
+        "is_whole",
+        "new_facts",
+        "ref",
+        "state",
+        "was_unmatched",
+    )
 
     def __init__(self, ref: StepRef, state: StepState, *, is_stored: bool) -> None:
         self.ref = ref
@@ -99,6 +112,40 @@ class StepWork:
         self.is_whole = False
         self.new_facts: list[Fact] = []
         self.execution: Execution | None = None
+        #: What it was before the new facts, where there are some.
+        self.before: Execution | None = None
+        #: It completed, and something that undoes it completed after that.
+        self.is_undone = state.given.undone
+        self.was_unmatched = state.unmatched is not None
+        self._words: tuple[str | None, Order | None] | None = None
+
+    @property
+    def compensates(self) -> str | None:
+        """What it undoes; None for a forward step."""
+        return self._said()[0]
+
+    @property
+    def done(self) -> Order | None:
+        """Order of its last completion."""
+        return self._said()[1]
+
+    def _said(self) -> tuple[str | None, Order | None]:
+        if self.execution is not None:
+            return self.execution.compensates, self.execution.done
+        if self._words is None:
+            signs = signs_of(self.state.facts, self.state.settled)
+            self._words = signs.compensates, signs.done
+        return self._words
+
+    def set_undoing(self, by_round: Order | None, by_name: Order | None, *, is_unmatched: bool) -> bool:
+        """Keep when it was undone, by its own round and by compensations without one; True when anything changed."""
+        done, state = self.done, self.state
+        undone_at = max((order for order in (by_round, by_name) if order is not None), default=None)
+        self.is_undone = done is not None and undone_at is not None and undone_at > done
+        unmatched = done[0] if is_unmatched and done is not None else None
+        is_same = (by_round, unmatched, self.is_undone) == (state.undone, state.unmatched, state.given.undone)
+        state.undone, state.unmatched = by_round, unmatched
+        return not is_same
 
     def put_back(self, facts: list[Fact]) -> None:
         """Put the settled facts back in front of the others."""
@@ -176,10 +223,6 @@ class Workspace:
                 refs.add((instance.id, step.step, step.step_id))
         return refs
 
-    def brings_compensation(self) -> bool:
-        """True when one of the new events undoes something."""
-        return any(step.compensates is not None for _, meaning, _, _ in self.events for step in meaning.steps)
-
     def changes_version(self) -> bool:
         """True when they give a stored instance another version: then all of its past means something else."""
         for event, _, _, instance in self.events:
@@ -204,7 +247,14 @@ class Workspace:
     # --- merging ------------------------------------------------------------------------------------------------
 
     def merge(self, definitions: Definitions, rollups: RollupDeltas) -> None:
-        """Fold the new events in; afterwards steps and instances hold what must be written."""
+        """Fold the new events in, every step execution being at hand; afterwards there is what must be written."""
+        self.merge_steps(definitions, rollups)
+        if self.has_compensations:
+            self.undo_all()
+        self.conclude()
+
+    def merge_steps(self, definitions: Definitions, rollups: RollupDeltas) -> None:
+        """Fold the new events into their instances and steps; what that undoes is found next, if anything may be."""
         touched = self.take_in()
         for ref in self.arrived:
             if (work := self.steps.get(ref)) is not None and self._learn_cause_times(work):
@@ -213,10 +263,11 @@ class Workspace:
         self._give_meaning(definitions)
         for ref, work in touched.items():
             self._merge_work(work, by_id[ref[0]], rollups)
-        if self.has_compensations or any(work.execution.compensates is not None for work in touched.values()):  # type: ignore[union-attr]
-            self.has_compensations = True
-            touched.update(self._undo(by_id))
-        self._count(touched, by_id)
+            self.has_compensations |= work.compensates is not None
+
+    def conclude(self) -> None:
+        """Bring the instances up to date; they are judged as well unless something is in doubt or lacking."""
+        self._count()
         if not self.lacks and not self.is_in_doubt:
             self.judge()
 
@@ -260,13 +311,21 @@ class Workspace:
                 found.append(work)
         return found
 
-    def _count(self, touched: Mapping[StepRef, StepWork], instances: Mapping[str, InstanceWork]) -> None:
+    @property
+    def touched(self) -> dict[StepRef, StepWork]:
+        """The step executions that have something new."""
+        return self.take_in()
+
+    def _count(self) -> None:
         """Bring up to date what the steps that changed are worth to their instances."""
+        instances = {instance.id: instance for instance in self.instances.values()}
         changes: dict[tuple[str, str], list[Change]] = {}
-        for ref, work in touched.items():
+        for ref, work in self.touched.items():
             instance = instances[ref[0]]
             assert work.execution is not None
-            change = merge_step(instance.state, ref[1:], work.state, work.execution, instance.declared)
+            change = merge_step(
+                instance.state, ref[1:], work.state, work.execution, instance.declared, is_undone=work.is_undone
+            )
             work.is_changed = instance.is_changed = True
             if change.counts:
                 changes.setdefault(ref[:2], []).append(change)
@@ -331,56 +390,52 @@ class Workspace:
 
     def _merge_work(self, work: StepWork, instance: InstanceWork, rollups: RollupDeltas) -> None:
         state = work.state
-        service = None
-        if instance.declared is not None and (known := instance.declared.steps.get(work.ref[1])) is not None:
-            service = known.service
+        service = _service(instance, work.ref)
         key = (self.project_id, instance.flow, instance.state.version, work.ref[1])
         if work.is_stored and state.facts:
-            rollups.add_step(key, execution_of(state.facts, service, state.settled), -1)
+            work.before = execution_of(state.facts, service, state.settled)
+            rollups.add_step(key, work.before, -1)
         state.facts = merge_facts(state.facts, work.new_facts)
         work.execution = execution_of(state.facts, service, state.settled)
         rollups.add_step(key, work.execution, 1)
 
-    def undo_names(self, refs: Iterable[StepRef]) -> set[str]:
-        """Names by which compensations may mean these steps, and what these steps undo if they are compensations."""
-        names: set[str] = set()
-        for ref in refs:
-            names.add(ref[1])
-            if ref[2]:
-                names.add(ref[2])
-        for _, meaning, _, _ in self.events:
-            names.update(step.compensates for step in meaning.steps if step.compensates)
-        for work in self.steps.values():
-            names.update(fact.compensates for fact in work.state.facts if fact.compensates)
-            if work.state.settled is not None and work.state.settled.signs.compensates:
-                names.add(work.state.settled.signs.compensates)
-        names.discard("*")
-        return names
-
-    def _undo(self, instances: Mapping[str, InstanceWork]) -> dict[StepRef, StepWork]:
-        """The steps whose being undone has changed: find what each compensation that has completed undoes."""
-        for work in self.steps.values():
-            if work.execution is None:
-                declared = instances[work.ref[0]].declared
-                known = declared.steps.get(work.ref[1]) if declared is not None else None
-                service = known.service if known is not None else None
-                work.execution = execution_of(work.state.facts, service, work.state.settled)
-        executions = {ref: work.execution for ref, work in self.steps.items() if work.execution is not None}
-        undoable = Undoable(ref for ref, execution in executions.items() if execution.compensates is None)
-        undone: dict[StepRef, Order] = {}
-        for ref, execution in executions.items():
-            if execution.compensates is None or execution.done is None:
-                continue
-            for target in undoable.targets(ref, execution.compensates):
-                known_order = undone.get(target)
-                if known_order is None or execution.done > known_order:
-                    undone[target] = execution.done
-        changed: dict[StepRef, StepWork] = {}
+    def undo_all(self) -> None:
+        """Find out what each compensation that has completed undoes, every step execution being at hand."""
+        undoable = Undoable(ref for ref, work in self.steps.items() if work.compensates is None)
+        by_round: dict[StepRef, Order] = {}
+        by_name: dict[StepRef, Order] = {}
+        rounds: set[StepRef] = set()
+        named: set[str] = set()
         for ref, work in self.steps.items():
-            if undone.get(ref) != work.state.undone:
-                work.state.undone = undone.get(ref)
-                changed[ref] = work
-        return changed
+            name, done = work.compensates, work.done
+            if name is None or name == ANY_STEP:
+                continue
+            named.add(name)
+            if done is None:
+                continue
+            for target in undoable.targets(ref, name):
+                if is_own_round(ref, target):
+                    rounds.add(ref)
+                    by_round[target] = max(by_round.get(target, done), done)
+                else:
+                    by_name[target] = max(by_name.get(target, done), done)
+        for ref, work in self.steps.items():
+            name, done, undone = work.compensates, work.done, by_round.get(ref)
+            if name is None:
+                is_unmatched = not named.isdisjoint(names_of(ref)) and (
+                    undone is None or done is None or undone <= done
+                )
+            else:
+                is_unmatched = name != ANY_STEP and ref not in rounds
+            if work.set_undoing(undone, by_name.get(ref), is_unmatched=is_unmatched):
+                self.change(work)
+
+    def change(self, work: StepWork) -> None:
+        """Mark a step execution that has nothing new as changed nevertheless."""
+        if work.execution is None:
+            instance = next(each for each in self.instances.values() if each.id == work.ref[0])
+            work.execution = execution_of(work.state.facts, _service(instance, work.ref), work.state.settled)
+        self.touched[work.ref] = work
 
     # --- what shows ---------------------------------------------------------------------------------------------
 
@@ -408,6 +463,12 @@ class Workspace:
         return [
             (instance, instance.state.event_count + extra) for instance in declared if instance.is_changed or everything
         ]
+
+
+def _service(instance: InstanceWork, ref: StepRef) -> str | None:
+    """The service that the definition gives for a step."""
+    known = instance.declared.steps.get(ref[1]) if instance.declared is not None else None
+    return known.service if known is not None else None
 
 
 def _fact(event: SagaEvent, meant: StepMeaning, cause_at: Micros | None) -> Fact:

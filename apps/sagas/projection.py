@@ -52,8 +52,10 @@ class StepState(msgspec.Struct, omit_defaults=True, gc=False):
 
     facts: list[Fact] = []
     given: Given = msgspec.field(default_factory=Given)
-    #: Order of the latest completion of anything that undoes it.
+    #: Order of the latest completion of a compensation of its own round.
     undone: Order | None = None
+    #: When it completed, where it has no counterpart; see `undoing`.
+    unmatched: Micros | None = None
     #: What the facts before `facts` amount to, where there are many.
     settled: Settled | None = None
 
@@ -265,10 +267,9 @@ def _merge_attributes(state: InstanceState, new: dict[str, str], at: Micros) -> 
         state.attributes = {name: kept[name] for name in sorted(kept)[:MOST_ATTRIBUTES]}
 
 
-def contribution(execution: Execution, undone: Order | None, known: DeclaredStep | None) -> Given:
+def contribution(execution: Execution, known: DeclaredStep | None, *, is_undone: bool) -> Given:
     """What a step execution is worth to its instance."""
     status, is_compensation = execution.status, execution.compensates is not None
-    is_undone = undone is not None and execution.done is not None and undone > execution.done
     return Given(
         attempts=execution.tries,
         is_compensation=is_compensation,
@@ -288,11 +289,17 @@ def contribution(execution: Execution, undone: Order | None, known: DeclaredStep
 
 
 def merge_step(
-    state: InstanceState, name: StepKey, step: StepState, execution: Execution, declared: DeclaredFlow | None
+    state: InstanceState,
+    name: StepKey,
+    step: StepState,
+    execution: Execution,
+    declared: DeclaredFlow | None,
+    *,
+    is_undone: bool,
 ) -> Change:
     """Take back what the step gave before and give what it is worth now; what is left is for the `ledger` to merge."""
     known = declared.steps.get(name[0]) if declared is not None else None
-    old, new = step.given, contribution(execution, step.undone, known)
+    old, new = step.given, contribution(execution, known, is_undone=is_undone)
     state.compensations += new.is_compensation - old.is_compensation
     state.undid += new.undid - old.undid
     state.undo_failed += new.undo_failed - old.undo_failed

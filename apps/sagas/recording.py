@@ -28,7 +28,6 @@ from apps.sagas.loading import (
     load_instances,
     load_settled,
     load_steps,
-    load_undo_groups,
     save,
     supply,
 )
@@ -38,6 +37,7 @@ from apps.sagas.rebuild import reproject_locked
 from apps.sagas.rollups import RollupDeltas
 from apps.sagas.storage import EVENT_COLUMNS, decode_event, encode_event
 from apps.sagas.undoing import StepRef
+from apps.sagas.undone_loading import find_undone
 
 logger = logging.getLogger(__name__)
 
@@ -215,18 +215,15 @@ def _project(cursor: psycopg.Cursor, fresh: _Fresh, meanings: dict[int, catalog.
         if work.shares_id:
             load_all_steps(cursor, work)
     load_steps(cursor, [(work, refs | work.arrived.keys()) for work, refs in touched])
-    undoing = [
-        (work, refs)
-        for work, refs in touched
-        if not work.is_new and (work.has_compensations or work.brings_compensation())
-    ]
-    load_undo_groups(cursor, undoing)
     for work in merged:
         work.take_in()
     load_settled(cursor, merged)
     rollups = RollupDeltas()
     for work in merged:
-        work.merge(meanings[work.project_id].definitions, rollups)
+        work.merge_steps(meanings[work.project_id].definitions, rollups)
+    find_undone(cursor, merged)
+    for work in merged:
+        work.conclude()
         if work.is_in_doubt or work.lacks:
             if work.is_in_doubt:
                 work.look_back(_past(cursor, work, meanings[work.project_id]))

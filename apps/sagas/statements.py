@@ -47,16 +47,75 @@ JOIN step_execution s ON s.shard = k.shard AND s.correlation_uuid = k.correlatio
      AND s.instance_id = k.instance_id AND s.step = k.step AND s.step_id = k.step_id
 """
 
-#: Steps that go by one of the names or ids given for their correlation, and compensations of them.
-LOAD_UNDO_GROUPS = """
-SELECT k.correlation_uuid::text, s.instance_id::text, s.step, s.step_id, s.state
-FROM json_to_recordset(%s::json) k(shard int, correlation_uuid uuid, names text[])
-CROSS JOIN LATERAL (
-    SELECT instance_id, step, step_id, state FROM step_execution s
-    WHERE s.shard = k.shard AND s.correlation_uuid = k.correlation_uuid
-      AND (s.step = ANY(k.names) OR s.step_id = ANY(k.names) OR s.compensates = ANY(k.names))
-) s
+#: Every step execution of some correlations.
+LOAD_ALL_STEPS = """
+SELECT s.correlation_uuid::text, s.instance_id::text, s.step, s.step_id, s.state
+FROM unnest(%s::int[], %s::uuid[]) k(shard, correlation_uuid)
+JOIN step_execution s ON s.shard = k.shard AND s.correlation_uuid = k.correlation_uuid
 """
+
+_LINKED = (
+    "SELECT instance_id::text, step, step_id, state FROM step_execution WHERE shard = %s AND correlation_uuid = %s"
+)
+
+#: By instance and step id: compensations of `undone` names, and forward steps that go by one of the `named` names.
+LOAD_ROUNDS = f"""
+SELECT s.* FROM json_to_recordset(%s::json) k(instance_id uuid, step_id text, undone text[], named text[])
+CROSS JOIN LATERAL (
+    ({_LINKED} AND compensates = ANY(k.undone) AND instance_id = k.instance_id AND step_id = k.step_id)
+    UNION ALL
+    ({_LINKED} AND instance_id = k.instance_id AND step = ANY(k.named) AND step_id = k.step_id
+     AND compensates IS NULL)
+    UNION ALL
+    ({_LINKED} AND step_id = k.step_id AND instance_id = k.instance_id AND step_id <> '' AND compensates IS NULL
+     AND k.step_id = ANY(k.named))
+) s
+"""  # noqa: S608
+
+#: Which of these names are undone by anything; and by name and instance the latest compensations without a round of
+#: their own, so many at least. Names, then names and instances in pairs.
+LOAD_UNDOING = f"""
+SELECT n.name, null, null, null, null FROM unnest(%s::text[]) n(name)
+WHERE EXISTS (SELECT 1 FROM step_execution
+              WHERE shard = %s AND correlation_uuid = %s AND compensates = n.name)
+UNION ALL
+SELECT n.name, s.* FROM unnest(%s::text[]) n(name) CROSS JOIN unnest(%s::uuid[]) i(instance_id)
+CROSS JOIN LATERAL (
+    {_LINKED} AND compensates = n.name AND instance_id = i.instance_id AND unmatched_at IS NOT NULL
+    ORDER BY unmatched_at DESC FETCH FIRST %s ROWS WITH TIES
+) s
+"""  # noqa: S608
+
+#: Those pairs of name and instance of which there is a forward step.
+FIND_FORWARD = """
+SELECT k.name, k.instance_id::text FROM unnest(%s::text[], %s::uuid[]) k(name, instance_id)
+WHERE EXISTS (SELECT 1 FROM step_execution WHERE shard = %s AND correlation_uuid = %s
+              AND instance_id = k.instance_id AND step = k.name AND compensates IS NULL)
+   OR EXISTS (SELECT 1 FROM step_execution WHERE shard = %s AND correlation_uuid = %s
+              AND instance_id = k.instance_id AND step_id = k.name AND step_id <> '' AND compensates IS NULL)
+"""
+
+#: Forward steps by name or id and instance, of those without a counterpart: that completed between two moments.
+LOAD_UNMATCHED = f"""
+SELECT s.* FROM unnest(%s::text[], %s::uuid[], %s::bigint[], %s::bigint[]) k(name, instance_id, since, until)
+CROSS JOIN LATERAL (
+    ({_LINKED} AND instance_id = k.instance_id AND step = k.name AND compensates IS NULL
+     AND unmatched_at BETWEEN k.since AND k.until)
+    UNION ALL
+    ({_LINKED} AND instance_id = k.instance_id AND step_id = k.name AND step_id <> '' AND compensates IS NULL
+     AND unmatched_at BETWEEN k.since AND k.until)
+) s
+"""  # noqa: S608
+
+#: All forward steps by name or id and instance.
+LOAD_FORWARD = f"""
+SELECT s.* FROM unnest(%s::text[]) n(name) CROSS JOIN unnest(%s::uuid[]) i(instance_id)
+CROSS JOIN LATERAL (
+    ({_LINKED} AND instance_id = i.instance_id AND step = n.name AND compensates IS NULL)
+    UNION ALL
+    ({_LINKED} AND instance_id = i.instance_id AND step_id = n.name AND step_id <> '' AND compensates IS NULL)
+) s
+"""  # noqa: S608
 
 _EXECUTIONS = "FROM step_execution WHERE shard = %s AND correlation_uuid = %s AND instance_id = %s AND step = %s"
 
@@ -104,7 +163,7 @@ ON CONFLICT DO NOTHING
 _STEP_COLUMNS = (
     *("shard", "correlation_uuid", "instance_id", "step", "step_id", "status", "service", "compensates", "inferred"),
     *("first_at", "started_at", "ended_at", "wait_us", "run_us", "open_since", "begun_at", "owed_at"),
-    *("attempt_count", "error", "state"),
+    *("unmatched_at", "attempt_count", "error", "state"),
 )
 _INSTANCE_COLUMNS = (
     *("shard", "id", "project_id", "correlation_uuid", "correlation_id", "flow", "flow_version", "run_id", "style"),
