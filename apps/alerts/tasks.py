@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 
 from celery import shared_task
+from django.conf import settings
 from django.db import connection
 
-from apps.alerts import delivery, sweeping
+from apps.alerts import delivery, heartbeat, sweeping
 from apps.lib import micros
 from apps.sagas import server_clock
 
@@ -40,3 +41,10 @@ def deliver() -> None:
     finally:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_unlock(%s, 0)", [_DELIVERER_LOCK])
+
+
+@shared_task(name="apps.alerts.tasks.heartbeat", ignore_result=True)
+def beat_heart() -> None:
+    """Tell the dead man's switch, where there is one, that we live, or that our own work is late."""
+    if settings.HEARTBEAT_URL:
+        heartbeat.beat(settings.HEARTBEAT_URL, micros.now())

@@ -26,6 +26,7 @@ def _every(seconds: float, task: str) -> dict:
 app.conf.beat_schedule = {
     "sweep": _every(2.0, "apps.alerts.tasks.sweep"),
     "deliver": _every(2.0, "apps.alerts.tasks.deliver"),
+    "heartbeat": _every(60.0, "apps.alerts.tasks.heartbeat"),
     "probe": _every(10.0, "apps.dlq.tasks.probe"),
     "redrive": _every(2.0, "apps.dlq.tasks.redrive"),
     "reproject": _every(2.0, "apps.sagas.tasks.reproject"),

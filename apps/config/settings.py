@@ -260,6 +260,8 @@ EMAIL_HOST_PASSWORD = os.environ.get("EMAIL_HOST_PASSWORD", "")
 EMAIL_USE_TLS = _flag("EMAIL_USE_TLS")
 EMAIL_TIMEOUT = 15
 DEFAULT_FROM_EMAIL = os.environ.get("DEFAULT_FROM_EMAIL", "Sagascope <sagascope@localhost>")
+#: Called once a minute while all is well with us; "" = nobody watches the watcher.
+HEARTBEAT_URL = os.environ.get("HEARTBEAT_URL", "")
 #: Networks that outgoing webhooks may reach although they are private, e.g. "10.1.0.0/16,127.0.0.1/32".
 WEBHOOK_ALLOWED_NETWORKS = _names("WEBHOOK_ALLOWED_NETWORKS")
 
