@@ -61,6 +61,8 @@ def test_metrics_count_by_source_and_are_well_formed() -> None:
     source = Source.objects.create(project=project, name='odd "name"\n')
     keep(project.pk, source.pk, [Rejection(0, "", "missing_id", "x")] * 3, micros.now())
     Source.objects.create(project=project, name="orders", kind=SourceKind.CONSUMER, lag=42)
+    stopped_at = micros.to_datetime(micros.now() - 5 * micros.MINUTE)
+    Source.objects.create(project=project, name="stopped", kind=SourceKind.CONSUMER, lag=0, lag_at=stopped_at)
 
     answer = Client().get("/metrics")
 
@@ -69,6 +71,10 @@ def test_metrics_count_by_source_and_are_well_formed() -> None:
     assert 'sagascope_rejected_events_total{project="shop",source="odd \\"name\\"\\n",code="missing_id"} 3' in lines
     assert 'sagascope_stuck_instances{project="shop"} 0' in lines
     assert 'sagascope_source_lag{project="shop",source="orders"} 42' in lines
+    assert not any(line.startswith('sagascope_source_lag{project="shop",source="stopped"') for line in lines)
+    (unknown,) = [line for line in lines if line.startswith("sagascope_source_lag_unknown_seconds{")]
+    assert 'source="stopped"' in unknown
+    assert 300 <= int(unknown.rpartition(" ")[2]) < 900
     sample = re.compile(r'[a-z_]+(\{([a-z]+="(\\.|[^"\\\n])*",?)+\})? \d+')
     assert all(line.startswith("# ") or sample.fullmatch(line) for line in lines)
 

@@ -20,6 +20,7 @@ from apps.alerts.models import Delivery, DeliveryStatus, Incident
 from apps.ingest.models import RejectedTally
 from apps.lib import micros
 from apps.lib.read_limit import ReadTooLongError, read_limit
+from apps.projects.lags import lag_of
 from apps.projects.models import Project, Source
 from apps.sagas.models import Reprojection, SourceTally
 from apps.sagas.overview import status_counts
@@ -125,13 +126,7 @@ def _families() -> Iterator[str]:
         "Open instances past their deadline; counting stops at a limit.",
         ((_labels(project=slug), counts["stuck"]) for slug, counts in states.items()),
     )
-    lags = Source.objects.filter(lag__isnull=False, is_active=True).values_list("project__slug", "name", "lag")
-    yield _family(
-        "sagascope_source_lag",
-        "gauge",
-        "Messages that a consumer or poller has not read yet.",
-        ((_labels(project=project, source=source), lag or 0) for project, source, lag in lags.order_by("id")),
-    )
+    yield from _lags(now)
     incidents = Incident.objects.filter(resolved_at__isnull=True).values_list("project__slug", "severity")
     yield _family(
         "sagascope_open_incidents",
@@ -144,6 +139,28 @@ def _families() -> Iterator[str]:
     yield _family("sagascope_rollup_rows", "gauge", "Rows of the latency rollups, estimated.", [((), _rollup_rows())])
     waiting = Reprojection.objects.filter(finished_at__isnull=True).count()
     yield _family("sagascope_reprojections_open", "gauge", "Projects whose past is being re-read.", [((), waiting)])
+
+
+def _lags(now: micros.Micros) -> Iterator[str]:
+    """What waits to be read, of each source whose reader still tells; of the others, since when it has not."""
+    told: list[Sample] = []
+    untold: list[Sample] = []
+    columns = ("project__slug", "name", "kind", "settings", "lag", "lag_at")
+    sources = Source.objects.filter(lag__isnull=False, is_active=True)
+    for project, source, kind, options, number, written_at in sources.order_by("id").values_list(*columns):
+        lag = lag_of(kind, options, number, written_at, now)
+        labels = _labels(project=project, source=source)
+        if lag.count is not None:
+            told.append((labels, lag.count))
+        elif lag.last_known_at is not None:
+            untold.append((labels, (now - lag.last_known_at) // micros.SECOND))
+    yield _family("sagascope_source_lag", "gauge", "Messages that a consumer or poller has not read yet.", told)
+    yield _family(
+        "sagascope_source_lag_unknown_seconds",
+        "gauge",
+        "For how long a consumer or poller has not told its lag, when that is too long: it has stopped.",
+        untold,
+    )
 
 
 def _rejected() -> Iterable[Sample]:

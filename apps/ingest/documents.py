@@ -15,7 +15,8 @@ from apps.ingest import strict_json
 from apps.ingest.formats import HISTORIES, Decoded, Rejection, excerpt_of, json_path
 from apps.ingest.formats.histories import COMPENSATION_NAMES, HistoryError, HistoryOptions
 from apps.ingest.strict_json import Unreadable
-from apps.sagas.events import Micros
+from apps.sagas.events import Micros, SagaEvent
+from apps.sagas.projection import order_of
 from apps.sagas.recording import Outcome
 
 JSON = "application/json"
@@ -129,14 +130,21 @@ def _excerpt(document: Any) -> str:
 
 
 def store_in_slices(
-    decoded: Decoded, store: Callable[[list[Any]], tuple[Outcome, list[int]]]
+    decoded: Decoded, store: Callable[[list[SagaEvent]], tuple[Outcome, list[int]]]
 ) -> tuple[Outcome, list[int]]:
-    """Record all events, `SLICE` at a time; what `store` says of positions is said of the whole."""
+    """Record all events, `SLICE` at a time; what `store` says of positions is said of the whole.
+
+    The earliest come first, whatever order the document has: any order gives the same projections, but an event that
+    comes later than its place in time may make recording look back over all that is stored, once per slice.
+    """
+    events = decoded.events
+    order = sorted(range(len(events)), key=lambda position: order_of(events[position]))
     whole, refused = Outcome(), []
-    for begin in range(0, len(decoded.events), SLICE):
-        outcome, bad = store(decoded.events[begin : begin + SLICE])
+    for begin in range(0, len(order), SLICE):
+        slice_ = order[begin : begin + SLICE]
+        outcome, bad = store([events[position] for position in slice_])
         whole.accepted += outcome.accepted
         whole.duplicates += outcome.duplicates
-        whole.conflicts += [position + begin for position in outcome.conflicts]
-        refused += [position + begin for position in bad]
-    return whole, refused
+        whole.conflicts += [slice_[position] for position in outcome.conflicts]
+        refused += [slice_[position] for position in bad]
+    return whole, sorted(refused)

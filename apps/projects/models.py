@@ -78,6 +78,8 @@ class Source(models.Model):
     watermark_at = models.DateTimeField(null=True, blank=True)
     #: Messages not read yet, as the transport reports; NULL when it cannot tell.
     lag = models.BigIntegerField(null=True, blank=True)
+    #: When it reported that; see `apps.projects.lags` for how long it is believed.
+    lag_at = models.DateTimeField(null=True, blank=True)
     is_active = models.BooleanField(default=True)
 
     class Meta:

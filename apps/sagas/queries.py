@@ -22,6 +22,7 @@ from apps.lib import keyset
 from apps.lib.keyset import Column, CursorError, Order, Page, Position, Scalar
 from apps.lib.micros import Micros
 from apps.lib.read_limit import ReadTooLongError, read_limit
+from apps.projects.lags import Lag, lag_of
 from apps.projects.models import Source
 from apps.sagas.conditions import Condition, condition_of
 from apps.sagas.events import SagaEvent
@@ -145,8 +146,8 @@ class SourceSummary:
     last_seen_at: Micros | None
     last_event_at: Micros | None
     watermark_at: Micros
-    #: Messages not read yet; None when its transport cannot tell.
-    lag: int | None
+    #: Messages not read yet, as far as is known.
+    lag: Lag
     #: Its last arrival before it fell silent; None while it keeps to its rhythm, or has none.
     silent_since: Micros | None
     #: The pause that half of its arrivals do not exceed, and the one that breaks its rhythm; None until it is learned.
@@ -323,7 +324,7 @@ def list_sources(project_id: int, now: Micros) -> list[SourceSummary]:
                 last_seen_at=seen,
                 last_event_at=event,
                 watermark_at=marks.of(source.pk),
-                lag=source.lag,
+                lag=lag_of(source.kind, source.settings, source.lag, source.lag_at, now),
                 silent_since=marks.silent.get(source.pk),
                 usual_pause=rhythm.usual_us if rhythm else None,
                 longest_pause=rhythm.limit_us if rhythm else None,

@@ -299,6 +299,19 @@ def test_a_source_tells_what_it_sent_and_what_was_refused(reader, store, project
     assert shown["lag"] is None
 
 
+def test_the_lag_of_a_reader_that_stopped_is_history(reader, project: Project) -> None:
+    stopped_at = micros.now() - 5 * micros.MINUTE
+    Source.objects.create(
+        project=project, name="stopped", kind="consumer", lag=120, lag_at=micros.to_datetime(stopped_at)
+    )
+    reads = micros.to_datetime(micros.now())
+    Source.objects.create(project=project, name="reads", kind="consumer", lag=3, lag_at=reads)
+    shown = {each["name"]: each for each in reader("get", "/sources").json()["items"]}
+    fields = ("lag", "lag_last_known", "lag_last_known_at")
+    assert [shown["reads"][name] for name in fields] == [3, None, None]
+    assert [shown["stopped"][name] for name in fields] == [None, 120, micros.isoformat(stopped_at)]
+
+
 def test_refused_items_are_listed_with_their_reason_newest_first(
     reader, rival, project: Project, source: Source
 ) -> None:

@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from apps.ingest import documents
+from apps.ingest.formats import Decoded
 from apps.ingest.models import RejectedEvent
 from apps.projects.models import Project, Source
+from apps.sagas.events import SagaEvent
 from apps.sagas.models import Instance
+from apps.sagas.recording import Outcome
 from tests.ingest.formats.importing import sample_text
 
 HISTORY = {
@@ -106,3 +110,49 @@ def test_an_unknown_project_is_named(project: Project, tmp_path: Path) -> None:
 
     with pytest.raises(CommandError, match="there is no project 'nowhere'"):
         call_command("import_history", "stepfunctions", file, "--project", "nowhere")
+
+
+def test_a_long_history_whose_times_jump_back_is_recorded_by_time(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recording looks back over the whole saga for what comes late: of one document nothing may."""
+    arn = HISTORY["describe"]
+    entries = [
+        {"id": number, "type": "TaskStateEntered", "timestamp": 1_763_700_000 + (number * 7_919) % 3_000}
+        | {"previousEventId": number - 1, "stateEnteredEventDetails": {"name": f"s{number % 7}"}}
+        for number in range(1, 3_001)
+    ]
+    recorded: list[int] = []
+    kept = documents.store_in_slices
+
+    def spied(decoded: Any, store: Any) -> Any:
+        def seen(events: Any) -> Any:
+            recorded.extend(event.occurred_at for event in events)
+            return store(events)
+
+        return kept(decoded, seen)
+
+    monkeypatch.setattr(documents, "store_in_slices", spied)
+
+    out, _ = run("stepfunctions", written(tmp_path, "a.json", json.dumps({"describe": arn, "history": entries})))
+
+    assert "3000 accepted, 0 duplicates, 0 rejected" in out
+    assert len(recorded) == 3_000
+    assert recorded == sorted(recorded)
+
+
+def test_what_is_said_of_positions_is_said_of_the_documents() -> None:
+    """Events are recorded by time; conflicts and refusals are told by where they stand in the document."""
+    events = [
+        SagaEvent(
+            source="//shop", id=f"e{at}", type="t", correlation_id="o-1", occurred_at=at, received_at=50, digest=b"1"
+        )
+        for at in (30, 10, 20)
+    ]
+    decoded = Decoded(events, [0, 1, 2], [])
+
+    outcome, refused = documents.store_in_slices(
+        decoded, lambda events: (Outcome(accepted=1, duplicates=1, conflicts=[0]), [2])
+    )
+
+    assert (outcome.accepted, outcome.conflicts, refused) == (1, [1], [0])

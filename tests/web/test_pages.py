@@ -152,6 +152,17 @@ def test_refused_events_are_shown_with_their_reason(sign_in: SignIn, shop: Proje
     assert f'class="t-fail" href="/sources/{source.pk}/rejected">1</a>' in text_of(viewer.get("/sources"))
 
 
+def test_a_reader_that_stopped_is_not_shown_as_having_nothing_to_read(sign_in: SignIn, shop: Project) -> None:
+    stopped_at = micros.to_datetime(micros.now() - 5 * micros.MINUTE)
+    Source.objects.create(project=shop, name="stopped", kind="consumer", lag=0, lag_at=stopped_at)
+
+    page = text_of(sign_in("viewer").get("/sources"))
+
+    assert "unknown" in page
+    assert "last known 0, " in page
+    assert ">5 min ago<" in page
+
+
 def test_refused_events_are_paged_without_losing_any(sign_in: SignIn, shop: Project, source: Source) -> None:
     refused = [Rejection(number, f"event-{number:03}", "bad", "because", "") for number in range(120)]
     keep(shop.pk, source.pk, refused, micros.now() - DAY)

@@ -201,10 +201,11 @@ class Consuming:
             return
         self._reported_at = time.monotonic()
         lanes = consumer.lag()
-        values: dict[str, Any] = {"lag": None if lanes is None else sum(lanes.values())}
+        now = micros.to_datetime(micros.now())
+        values: dict[str, Any] = {"lag": None if lanes is None else sum(lanes.values()), "lag_at": now}
         behind = [lane for lane, count in (lanes or {}).items() if count]
         if not behind:
-            values["watermark_at"] = micros.to_datetime(micros.now())
+            values["watermark_at"] = now
         elif all(lane in self._read_up_to for lane in behind):
             # Not read to the end: as far as the lane that is furthest behind was read.
             values["watermark_at"] = micros.to_datetime(min(self._read_up_to[lane] for lane in behind))

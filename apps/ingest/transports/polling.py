@@ -256,7 +256,9 @@ class Polling:
             if (close := getattr(pieces, "close", None)) is not None:
                 close()
         self.rounds += 1
-        Source.objects.filter(pk=self.source.pk).update(watermark_at=micros.to_datetime(began_at), lag=0)
+        Source.objects.filter(pk=self.source.pk).update(
+            watermark_at=micros.to_datetime(began_at), lag=0, lag_at=micros.to_datetime(micros.now())
+        )
 
     def _store(self, decoded: Decoded) -> None:
         """COMMIT the events and keep the refused. Raises Refusal: then all of it can be stored again."""
@@ -287,7 +289,9 @@ class Polling:
         settings = Func(
             F("settings"), RawSQL("%s::text[]", [[WATERMARK]]), RawSQL("%s::jsonb", [encoded]), function="jsonb_set"
         )
-        Source.objects.filter(pk=self.source.pk).update(settings=settings, lag=piece.lag)
+        Source.objects.filter(pk=self.source.pk).update(
+            settings=settings, lag=piece.lag, lag_at=micros.to_datetime(micros.now())
+        )
         self._remembered, self._remembered_at = msgspec.json.decode(encoded), time.monotonic()
 
     def _leave(self) -> None:
