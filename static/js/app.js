@@ -226,6 +226,23 @@ setInterval(() => {
 
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-reload]")) location.reload();
+  if (event.target.closest("[data-print]")) print();
+});
+// A page that was empty and taught how to begin shows the first saga by itself.
+document.addEventListener("htmx:afterSettle", () => {
+  if (document.querySelector(".first") && document.querySelector("[data-reload]")) location.reload();
+});
+
+// On paper everything lies open; afterwards it is as it was.
+const unfolded = [];
+addEventListener("beforeprint", () => {
+  for (const fold of document.querySelectorAll("main details:not([open], .menu)")) {
+    fold.open = true;
+    unfolded.push(fold);
+  }
+});
+addEventListener("afterprint", () => {
+  while (unfolded.length) unfolded.pop().open = false;
 });
 
 // Keyboard ---------------------------------------------------------------------------------------------------------

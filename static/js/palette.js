@@ -4,8 +4,6 @@
 const palette = document.getElementById("palette");
 const keys = document.getElementById("keys");
 
-for (const entry of document.querySelectorAll("[data-needs-script]")) entry.hidden = false;
-
 if (palette) {
   const input = palette.querySelector("input");
   const results = document.getElementById("palette-results");
