@@ -1,20 +1,22 @@
-"""How the steps of a flow did over time: counts and latencies of equal slots of a window, from the minute rollups."""
+"""How the steps of a flow did over time: counts and latencies of equal slots of a window, from the rollups."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from django.db import connection
 
 from apps.lib.micros import DAY, HOUR, MINUTE, Micros
 from apps.lib.read_limit import read_limit
 from apps.sagas import histogram
+from apps.sagas.latency import rollups_of
 from apps.sagas.rollups import COUNTS
 
 #: Windows up to so long are cut into slots of so many minutes.
-_SLOTS = ((2 * HOUR, 2), (DAY, 30), (7 * DAY, 180), (62 * DAY, 720))
+_SLOTS = ((2 * HOUR, 2), (6 * HOUR, 15), (DAY, 60), (7 * DAY, 180), (62 * DAY, 720))
 
 
 @dataclass(frozen=True)
@@ -74,58 +76,55 @@ class Series:
 
 def step_series(project_id: int, flow: str, slots: Slots) -> dict[str, Series]:
     """Every step of a flow over time. Raises ReadTooLongError."""
-    found: dict[str, Series] = defaultdict(Series)
-    with read_limit(), connection.cursor() as cursor:
-        cursor.execute(_counts_sql("step"), _params(project_id, [flow], slots))
-        for step, slot, *counts in cursor.fetchall():
-            found[step].counts[slot] = dict(zip(COUNTS, counts, strict=True))
-        cursor.execute(_histograms_sql("step", "runs"), _params(project_id, [flow], slots))
-        for step, slot, bucket, count in cursor.fetchall():
-            found[step].runs.setdefault(slot, {})[bucket] = count
-    return dict(found)
+    return _series(project_id, [flow], slots, "step")
 
 
 def flow_series(project_id: int, flows: Sequence[str], slots: Slots) -> dict[str, Series]:
     """The instances of each of these flows over time. Raises ReadTooLongError."""
-    found: dict[str, Series] = {name: Series() for name in flows}
-    params = [*_params(project_id, flows, slots), ""]
-    with read_limit(), connection.cursor() as cursor:
-        cursor.execute(_counts_sql("flow", _ONE_STEP), params)
-        for name, slot, *counts in cursor.fetchall():
-            found[name].counts[slot] = dict(zip(COUNTS, counts, strict=True))
-        cursor.execute(_histograms_sql("flow", "runs", _ONE_STEP), params)
-        for name, slot, bucket, count in cursor.fetchall():
-            found[name].runs.setdefault(slot, {})[bucket] = count
-    return found
+    return {name: Series() for name in flows} | _series(project_id, flows, slots, "flow", step="")
 
 
 def wait_series(project_id: int, flow: str, step: str, slots: Slots) -> dict[int, dict[int, int]]:
     """Histograms of the queue wait of one step, by slot. Raises ReadTooLongError."""
     found: dict[int, dict[int, int]] = defaultdict(dict)
     with read_limit(), connection.cursor() as cursor:
-        cursor.execute(_histograms_sql("step", "waits", _ONE_STEP), [*_params(project_id, [flow], slots), step])
+        cursor.execute(*_histograms(project_id, [flow], slots, "step", "waits", step))
         for _, slot, bucket, count in cursor.fetchall():
             found[slot][bucket] = count
     return dict(found)
 
 
-def _params(project_id: int, flows: Sequence[str], slots: Slots) -> list:
-    first, width = slots.first_minute, slots.width_minutes
-    return [first, width, project_id, list(flows), first, first + slots.count * width]
-
-
-_ONE_STEP = " AND step = %s"
-_WHERE = "project_id = %s AND flow = ANY(%s) AND minute >= %s AND minute < %s"
-
-
-def _counts_sql(key: str, more: str = "") -> str:
+def _series(
+    project_id: int, flows: Sequence[str], slots: Slots, key: str, *, step: str | None = None
+) -> dict[str, Series]:
+    found: dict[str, Series] = defaultdict(Series)
+    rows, params = _rows(project_id, flows, slots, COUNTS, step)
     sums = ", ".join(f"sum({name})::bigint" for name in COUNTS)
-    return f"SELECT {key}, (minute - %s) / %s AS slot, {sums} FROM rollup WHERE {_WHERE}{more} GROUP BY 1, 2"  # noqa: S608
+    counts = f"SELECT {key}, (minute - %s) / %s AS slot, {sums} FROM {rows} GROUP BY 1, 2"  # noqa: S608
+    with read_limit(), connection.cursor() as cursor:
+        cursor.execute(counts, [slots.first_minute, slots.width_minutes, *params])
+        for name, slot, *numbers in cursor.fetchall():
+            found[name].counts[slot] = dict(zip(COUNTS, numbers, strict=True))
+        cursor.execute(*_histograms(project_id, flows, slots, key, "runs", step))
+        for name, slot, bucket, count in cursor.fetchall():
+            found[name].runs.setdefault(slot, {})[bucket] = count
+    return dict(found)
 
 
-def _histograms_sql(key: str, column: str, more: str = "") -> str:
-    return f"""
+def _histograms(
+    project_id: int, flows: Sequence[str], slots: Slots, key: str, column: str, step: str | None
+) -> tuple[str, list[Any]]:
+    rows, params = _rows(project_id, flows, slots, [column], step)
+    sql = f"""
         SELECT {key}, (minute - %s) / %s AS slot, {column}[at], sum({column}[at + 1])::bigint
-        FROM rollup, generate_series(1, cardinality({column}), 2) AS at
-        WHERE {_WHERE}{more} GROUP BY 1, 2, 3 HAVING sum({column}[at + 1]) > 0
+        FROM {rows}, generate_series(1, cardinality({column}), 2) AS at
+        GROUP BY 1, 2, 3 HAVING sum({column}[at + 1]) > 0
     """  # noqa: S608 - our own column names
+    return sql, [slots.first_minute, slots.width_minutes, *params]
+
+
+def _rows(
+    project_id: int, flows: Sequence[str], slots: Slots, columns: Sequence[str], step: str | None
+) -> tuple[str, list[Any]]:
+    last = slots.first_minute + slots.count * slots.width_minutes
+    return rollups_of(project_id, flows, slots.first_minute, last, columns, step=step)

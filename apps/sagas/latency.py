@@ -19,6 +19,10 @@ from apps.sagas.interpretation import UNDECLARED
 from apps.sagas.models import Flow, FlowVersion
 from apps.sagas.watermarks import stuck_condition, watermarks
 
+#: Windows of more minutes than these are read by hour.
+LONG = 12 * 60
+#: `compaction` has not come to these yet. They have the highest ids.
+_NOT_SUMMED_UP = " AND id > (SELECT done_id FROM compaction_progress) AND NOT in_hours"
 _COUNTS = ("started", "completed", "failed", "timed_out", "cancelled", "retried", "compensated")
 
 
@@ -171,25 +175,43 @@ def flow_names(project_id: int) -> list[str]:
     return sorted({UNDECLARED, *Flow.objects.filter(project_id=project_id).values_list("name", flat=True)})
 
 
-def _where(
-    project_id: int, since: Micros, until: Micros, flows: Sequence[str], step: str | None
+def rollups_of(
+    project_id: int, flows: Sequence[str], first: int, last: int, columns: Sequence[str], *, step: str | None = None
 ) -> tuple[str, list[Any]]:
-    where = "project_id = %s AND minute >= %s AND minute < %s AND flow = ANY(%s)"
-    params: list[Any] = [project_id, since // MINUTE, -(-until // MINUTE), list(flows)]
-    if step is not None:
-        where += " AND step = %s"
-        params.append(step)
-    return where, params
+    """SQL of the rollups of these flows in the minutes [first, last), each with flow, step and minute; its parameters.
+
+    Of windows longer than LONG the full hours are read from the sums by hour, together with the few new rows that are
+    not summed up yet, which are found by their ids.
+    """
+    hours = (-(-first // 60), last // 60)
+    parts = [("rollup", "minute", "minute", first, last, "")]
+    if last - first > LONG:
+        parts = [
+            ("rollup", "minute", "minute", first, hours[0] * 60, ""),
+            ("rollup_hour", "hour", "hour * 60 AS minute", *hours, ""),
+            ("rollup", "minute", "minute", hours[0] * 60, hours[1] * 60, _NOT_SUMMED_UP),
+            ("rollup", "minute", "minute", hours[1] * 60, last, ""),
+        ]
+    sql: list[str] = []
+    params: list[Any] = []
+    only = "" if step is None else " AND step = %s"
+    for table, unit, minute, begin, end, more in parts:
+        sql.append(
+            f"SELECT flow, step, {minute}, {', '.join(columns)} FROM {table}"  # noqa: S608 - our own names
+            f" WHERE project_id = %s AND flow = ANY(%s) AND {unit} >= %s AND {unit} < %s{only}{more}"
+        )
+        params += [project_id, list(flows), begin, end, *([] if step is None else [step])]
+    return f"({' UNION ALL '.join(sql)}) AS rollup", params
 
 
 def _counts(
     project_id: int, since: Micros, until: Micros, *, flows: Sequence[str], step: str | None = None
 ) -> dict[tuple[str, str], dict[str, int]]:
     """(flow, step) -> its counts in the window."""
-    where, params = _where(project_id, since, until, flows, step)
+    rows, params = rollups_of(project_id, flows, since // MINUTE, -(-until // MINUTE), _COUNTS, step=step)
     sums = ", ".join(f"sum({name})::bigint" for name in _COUNTS)
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT flow, step, {sums} FROM rollup WHERE {where} GROUP BY flow, step", params)  # noqa: S608
+        cursor.execute(f"SELECT flow, step, {sums} FROM {rows} GROUP BY flow, step", params)  # noqa: S608
         return {(row[0], row[1]): dict(zip(_COUNTS, row[2:], strict=True)) for row in cursor.fetchall()}
 
 
@@ -197,11 +219,11 @@ def _histograms(
     column: str, project_id: int, since: Micros, until: Micros, *, flows: Sequence[str], step: str | None = None
 ) -> dict[tuple[str, str], dict[int, int]]:
     """(flow, step) -> its histogram in the window, added up where it lies."""
-    where, params = _where(project_id, since, until, flows, step)
+    rows, params = rollups_of(project_id, flows, since // MINUTE, -(-until // MINUTE), [column], step=step)
     sql = f"""
         SELECT flow, step, {column}[at] AS bucket, sum({column}[at + 1])::bigint
-        FROM rollup, generate_series(1, cardinality({column}), 2) AS at
-        WHERE {where} GROUP BY flow, step, bucket HAVING sum({column}[at + 1]) > 0
+        FROM {rows}, generate_series(1, cardinality({column}), 2) AS at
+        GROUP BY flow, step, bucket HAVING sum({column}[at + 1]) > 0
     """  # noqa: S608 - our own column names
     found: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
     with connection.cursor() as cursor:

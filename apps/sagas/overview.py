@@ -9,6 +9,7 @@ from django.db import connection
 
 from apps.lib.micros import HOUR, MINUTE, Micros
 from apps.lib.read_limit import read_limit
+from apps.sagas.latency import flow_names
 from apps.sagas.query_keys import STATUSES
 from apps.sagas.watermarks import Watermarks, stuck_condition, watermarks
 
@@ -146,12 +147,12 @@ def _failing(project_id: int, now: Micros) -> list[FailingFlow]:
     sql = """
         SELECT flow, sum(started)::bigint, sum(completed)::bigint, sum(failed + timed_out)::bigint,
                sum(compensated)::bigint
-        FROM rollup WHERE project_id = %s AND step = '' AND minute > %s
+        FROM rollup WHERE project_id = %s AND flow = ANY(%s) AND step = '' AND minute > %s
         GROUP BY flow HAVING sum(failed + timed_out + compensated) > 0
         ORDER BY sum(failed + timed_out + compensated) DESC, flow LIMIT %s
     """
     with connection.cursor() as cursor:
-        cursor.execute(sql, [project_id, (now - HOUR) // MINUTE, TOP])
+        cursor.execute(sql, [project_id, flow_names(project_id), (now - HOUR) // MINUTE, TOP])
         return [FailingFlow(*row) for row in cursor.fetchall()]
 
 
@@ -161,7 +162,7 @@ def _throughput(project_id: int, now: Micros) -> list[Throughput]:
     instances = """
         SELECT minute, sum(started)::bigint, sum(completed)::bigint, sum(failed + timed_out)::bigint,
                sum(compensated)::bigint
-        FROM rollup WHERE project_id = %s AND step = '' AND minute BETWEEN %s AND %s GROUP BY minute
+        FROM rollup WHERE project_id = %s AND flow = ANY(%s) AND step = '' AND minute BETWEEN %s AND %s GROUP BY minute
     """
     events = """
         SELECT minute, sum(accepted)::bigint FROM source_tally
@@ -169,7 +170,7 @@ def _throughput(project_id: int, now: Micros) -> list[Throughput]:
         GROUP BY minute
     """
     with connection.cursor() as cursor:
-        cursor.execute(instances, [project_id, first, last])
+        cursor.execute(instances, [project_id, flow_names(project_id), first, last])
         done = {row[0]: row[1:] for row in cursor.fetchall()}
         cursor.execute(events, [project_id, first, last])
         accepted = dict(cursor.fetchall())
@@ -188,3 +189,47 @@ def stuck_by_step(project_id: int, flow: str, marks: Watermarks) -> dict[str, in
     with read_limit(), connection.cursor() as cursor:
         cursor.execute(sql, [project_id, flow, *params])
         return dict(cursor.fetchall())
+
+
+#: How many points the growth of what stands now has, over so long.
+POINTS = 24
+GROWTH: Micros = 2 * HOUR
+
+
+def stuck_growth(project_id: int, marks: Watermarks) -> dict[tuple[str, str, str, str], list[int]]:
+    """How what is stuck now came together: (flow, awaited, error, service) → how many at each point, oldest first."""
+    stuck, params = stuck_condition(marks)
+    keys = "flow, coalesce(waiting_for, ''), error_fingerprint, service"
+    found: dict[tuple[str, str, str, str], list[int]] = {}
+    for *key, place, count in _growth(keys, "deadline_at", stuck, params, project_id, marks.now):
+        _add_from(found.setdefault((key[0], key[1], key[2], key[3]), [0] * POINTS), place, count)
+    return found
+
+
+def owed_growth(project_id: int, now: Micros) -> list[int]:
+    """How many instances that owe something now did so at each point, oldest first."""
+    points = [0] * POINTS
+    for place, count in _growth("", "owed_since", "owed_since IS NOT NULL", [], project_id, now):
+        _add_from(points, place, count)
+    return points
+
+
+def _add_from(points: list[int], place: int, count: int) -> None:
+    """Since a point it counts at that and all later ones."""
+    for index in range(min(max(place, 0), POINTS - 1), POINTS):
+        points[index] += count
+
+
+def _growth(
+    keys: str, column: str, condition: str, params: list[Any], project_id: int, now: Micros
+) -> list[tuple[Any, ...]]:
+    """Rows of the keys, a point and how many instances meet the condition since then. Raises ReadTooLongError."""
+    first, step = now - GROWTH, GROWTH // POINTS
+    named = f"{keys}, " if keys else ""
+    sql = f"""
+        SELECT {named}greatest((instance.{column} - %s) / %s, 0)::int AS place, count(*)
+        FROM instance WHERE project_id = %s AND {condition} GROUP BY {named}place
+    """  # noqa: S608 - our own text, values bound
+    with read_limit(), connection.cursor() as cursor:
+        cursor.execute(sql, [first, step, project_id, *params])
+        return cursor.fetchall()

@@ -147,6 +147,12 @@ def _times(moments: Sequence[Micros], left: float) -> list[tuple[str, str, Micro
     ]
 
 
+def level_of(chart: BarChart, value: float) -> str | None:
+    """The y of a value among the bars of a chart; None where it lies above all of it."""
+    top = _round_up(chart.highest)
+    return f"{float(chart.height) * (1 - value / top):.1f}" if top and value <= top else None
+
+
 def _round_up(value: float) -> float:
     """The next round number at or above a value; 0 for nothing."""
     if value <= 0:

@@ -23,6 +23,7 @@ from apps.sagas.models import FlowVersion
 from apps.web import flow_page
 from apps.web.access import project_view
 from apps.web.completion import spelt
+from apps.web.flow_rows import flow_rows
 
 WINDOWS: dict[str, tuple[Micros, str]] = {
     "1h": (HOUR, "hour"),
@@ -61,7 +62,7 @@ def show_all(request: HttpRequest) -> HttpResponse:
     context["window_words"] = WINDOWS[window][1]
     try:
         listed = queries.flow_summaries(project.pk, now, window=WINDOWS[window][0])
-        context["flows"] = sorted(listed, key=lambda flow: (-flow.stuck_count, -flow.started, flow.name))
+        context["flows"] = flow_rows(project.pk, listed, now, WINDOWS[window][0])
     except queries.ReadTooLongError as error:
         context["too_long"] = str(error)
     template = "web/_flows.html" if request.htmx else "web/flows.html"  # type: ignore[attr-defined]

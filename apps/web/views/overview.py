@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,13 +16,17 @@ from django.views.decorators.http import require_safe
 
 from apps.alerts.models import Incident
 from apps.alerts.queries import list_incidents
+from apps.dlq.queries import QueueLine, list_queues
 from apps.lib import micros
 from apps.lib.micros import DAY, Micros
 from apps.projects.models import Project
 from apps.sagas import queries
+from apps.sagas.overview import owed_growth, stuck_growth
+from apps.sagas.usual import events_now
 from apps.web.access import project_view
-from apps.web.charts import bar_chart
+from apps.web.charts import bar_chart, level_of
 from apps.web.completion import spelt
+from apps.web.flow_rows import flow_rows
 from apps.web.views.incidents import mark_of
 
 #: Lines of "needs a person now"; more are behind the links.
@@ -43,6 +48,9 @@ class Line:
     since: Micros | None
     url: str
     action: str
+    #: How many there were over the last two hours, oldest first; empty where nobody counted.
+    growth: Sequence[int | None] = ()
+    spark_tone: str = ""
 
 
 @project_view
@@ -68,41 +76,53 @@ def _figures(project: Project, now: Micros) -> dict[str, Any]:
     flows = queries.flow_summaries(project.pk, now, window=DAY)
     incidents = list_incidents(project.pk, "unresolved", limit=100).items
     prefetch_related_objects(incidents, "rule")
+    queues = list_queues(project.pk, now)
     completed = sum(flow.completed for flow in flows)
     finished = completed + sum(flow.failed + flow.compensated for flow in flows)
     minutes = glance.throughput
-    lines = _lines(glance, incidents)
+    lines = _lines(project, glance, incidents, queues, now)
+    events = events_now(project.pk, now)
+    chart = bar_chart(
+        [
+            (minute.minute_at, minute.events, minute.failed, f"{minute.events:,} events, {minute.failed} failed")
+            for minute in minutes
+        ]
+    )
     return {
         "glance": glance,
         "lines": lines[:MOST_LINES],
         "more_lines": max(0, len(lines) - MOST_LINES),
         "incidents": incidents,
-        "flows": sorted(flows, key=lambda flow: (-flow.stuck_count, -flow.started, flow.name)),
+        "letters": sum(line.queue.depth or 0 for line in queues if line.queue.is_enabled),
+        "queues": len(queues),
+        "flows": flow_rows(project.pk, flows, now, DAY),
         "sources": sorted(sources, key=lambda source: -source.accepted_last_hour),
         "finished": finished,
         "completed_share": completed / finished if finished else None,
         # The present minute is still being filled.
         "events_a_minute": minutes[-2].events if len(minutes) > 1 else 0,
         "events_last_hour": sum(minute.events for minute in minutes),
+        "events_now": events,
         "oldest_owed": glance.owed[0].owed_since if glance.owed else None,
-        "chart": bar_chart(
-            [
-                (minute.minute_at, minute.events, minute.failed, f"{minute.events:,} events, {minute.failed} failed")
-                for minute in minutes
-            ]
-        ),
+        "chart": chart,
+        "usual_line": level_of(chart, events.usual / 60) if events.usual else None,
     }
 
 
-def _lines(glance: queries.Overview, incidents: list[Incident]) -> list[Line]:
-    """The largest causes of being stuck, what is owed, other incidents, flows that fail, then the smaller causes."""
+def _lines(
+    project: Project, glance: queries.Overview, incidents: list[Incident], queues: list[QueueLine], now: Micros
+) -> list[Line]:
+    """The largest causes of being stuck, what is owed, queues that grow, other incidents, failures, smaller causes."""
     left = {incident.pk: incident for incident in incidents}
+    growth = stuck_growth(project.pk, queries.watermarks(project.pk, now)) if glance.causes else {}
     stuck = []
     for cause in glance.causes:
         incident = next((one for one in left.values() if _is_about(one, cause)), None)
         if incident is not None:
             del left[incident.pk]
-        stuck.append(_stuck_line(cause, incident))
+        key = (cause.flow, cause.waiting_for or "", cause.error_fingerprint, cause.service)
+        stuck.append(replace(_stuck_line(cause, incident), growth=growth.get(key, ()), spark_tone="late"))
+    growing = [_queue_line(line, left) for line in queues if line.queue.is_enabled and line.is_growing]
     others: list[Line] = []
     small: list[Line] = []
     for incident in left.values():
@@ -110,9 +130,26 @@ def _lines(glance: queries.Overview, incidents: list[Incident]) -> list[Line]:
         if condition == "compensation_owed" or incident.status == "snoozed":
             continue  # the ledger has them all; who snoozed it knows
         (small if condition == "stuck" else others).append(_incident_line(incident))
-    owed = [_owed_line(glance)] if glance.owed_count else []
+    owed = []
+    if glance.owed_count:
+        owed = [replace(_owed_line(glance), growth=owed_growth(project.pk, now), spark_tone="late")]
     failing = [_failing_line(flow) for flow in glance.failing if flow.failed]
-    return [*stuck[:MOST_CAUSES], *owed, *others, *failing, *stuck[MOST_CAUSES:], *small]
+    return [*stuck[:MOST_CAUSES], *owed, *growing, *others, *failing, *stuck[MOST_CAUSES:], *small]
+
+
+def _queue_line(line: QueueLine, left: dict[int, Incident]) -> Line:
+    """A queue that gets deeper. Its incident, if there is one, is said here and not a second time."""
+    queue = line.queue
+    incident = next((one for one in left.values() if queue.name in one.title and mark_of(one)[0] == "dead"), None)
+    url, action = f"{reverse('web:dead_letters')}?{urlencode({'queue': queue.pk})}", "Dead letters"
+    if incident is not None:
+        del left[incident.pk]
+        url, action = reverse("web:incident", args=[incident.number]), f"Incident {incident.number}"
+    title = f"{queue.name} grows by {queue.growth_per_minute or 0:.1f} a minute"
+    text = f"dead letters of {queue.source.name}" if queue.source else "dead letters"
+    since = incident.since if incident is not None else None
+    word = "since" if since is not None else "last two hours"
+    return Line("failed", "dead", queue.depth or 0, title, text, word, since, url, action, line.history, "bad")
 
 
 def _is_about(incident: Incident, cause: queries.StuckCause) -> bool:
