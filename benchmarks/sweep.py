@@ -61,6 +61,7 @@ def main() -> int:
 
 def open_project():
     """A project with a flow and a source."""
+    import apps.alerts.sweeping  # noqa: F401 - whatever cannot be imported should say so before a million rows are made
     from apps.projects.models import Project, Source
     from apps.sagas.flows import save_definition
 
@@ -78,11 +79,20 @@ def fill(project, source, options) -> None:
     began = time.perf_counter()
     connection.ensure_connection()
     with connection.connection.cursor() as cursor:
+        # Indexes are made afterwards: one by one that costs a tenth of keeping them up to date for a million rows.
+        cursor.execute("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'instance'")
+        indexes = [found for found in cursor.fetchall() if found[0] != "instance_pkey"]
+        for name, _ in indexes:
+            cursor.execute(f'DROP INDEX "{name}"')
         with cursor.copy(f"COPY instance ({', '.join(COLUMNS)}) FROM STDIN") as copy:
             for number in range(options.open):
                 copy.write_row(row(dice, number, number < options.overdue, project.pk, source.pk, now))
-        cursor.execute("ANALYZE instance")
-    print(f"{options.open:,} open instances, {options.overdue:,} overdue: made in {time.perf_counter() - began:.0f} s")
+        cursor.execute("SET maintenance_work_mem = '256MB'")
+        for _, definition in indexes:
+            cursor.execute(definition)
+        cursor.execute("VACUUM ANALYZE instance")
+    made = time.perf_counter() - began
+    print(f"{options.open:,} open instances, {options.overdue:,} overdue: made in {made:.0f} s", flush=True)
 
 
 def row(dice: random.Random, number: int, is_overdue: bool, project_id: int, source_id: int, now: int) -> tuple:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
 from apps.api import shapes
 from apps.api.access import OPERATE, READ, Caller, caller_of
+from apps.api.bodies import read_body
+from apps.api.deadline_schemas import LearnedDeadlinesOut, learned_deadline_json
 from apps.api.parameters import Window, only
 from apps.api.paths import is_last_segment
 from apps.api.problems import ProblemError, body_limit, not_found
 from apps.api.schemas import FlowOut, Paged, StepLatencyOut, errors
 from apps.lib import micros
 from apps.projects.models import Project
-from apps.sagas import flows, queries
+from apps.sagas import flows, learned_deadlines, queries
 from apps.sagas.definitions import to_dict
 from apps.sagas.events import digest_of
+from apps.sagas.learned_deadlines import FactorError
 from apps.sagas.models import FlowVersion
 
 router = Router(tags=["Flows"])
@@ -47,6 +51,50 @@ def list_steps(request: HttpRequest, name: str, window: Window = micros.HOUR) ->
     now = micros.now()
     rows = queries.step_latency(project_id, name, since=now - window, until=now + micros.MINUTE)
     return shapes.page([shapes.step_latency_json(row) for row in rows])
+
+
+class FactorChange(msgspec.Struct, forbid_unknown_fields=True):
+    """What p99 is multiplied by; null = as the project says."""
+
+    factor: float | None
+
+
+@router.get("/flows/{whole:name}/deadlines", response={200: LearnedDeadlinesOut, **errors(404)}, auth=READ)
+def list_deadlines(request: HttpRequest, name: str) -> HttpResponse:
+    """The learned deadlines of a flow's steps, and what they rest on."""
+    if is_last_segment(request, "flows/"):
+        return show_flow(request, f"{name}/deadlines")
+    only(request)
+    return _deadlines(_known(caller_of(request).project_id, name), name)
+
+
+@router.put(
+    "/flows/{whole:name}/deadlines", response={200: LearnedDeadlinesOut, **errors(400, 404, 413, 415)}, auth=OPERATE
+)
+def choose_factor(request: HttpRequest, name: str) -> HttpResponse:
+    """Choose what p99 is multiplied by: `{"factor": 4}`, or null for the project's factor. Deadlines follow soon."""
+    if is_last_segment(request, "flows/"):
+        return save_flow(request, f"{name}/deadlines")
+    only(request)
+    change = read_body(request, FactorChange)
+    project_id = _known(caller_of(request).project_id, name)
+    try:
+        learned_deadlines.set_factor(project_id, name, change.factor)
+    except FactorError as error:
+        raise ProblemError(422, f"factor: {error}") from None
+    return _deadlines(project_id, name)
+
+
+def _known(project_id: int, name: str) -> int:
+    if not flows.is_known(project_id, name):
+        raise not_found("flow")
+    return project_id
+
+
+def _deadlines(project_id: int, name: str) -> HttpResponse:
+    rows = learned_deadlines.list_learned(project_id, name)
+    factor = learned_deadlines.factor_of(project_id, name)
+    return shapes.answer({"flow": name, "factor": factor, "items": [learned_deadline_json(row) for row in rows]})
 
 
 @router.get("/flows/{whole:name}", response={200: dict, **errors(404)}, auth=READ)

@@ -332,6 +332,9 @@ class SourceOut(Schema):
     lag: int | None = Field(description="messages not read yet; null when nobody knows, now")
     lag_last_known: int | None = Field(description="where a reader has stopped: its lag when it last told one")
     lag_last_known_at: datetime | None
+    silent_since: datetime | None = Field(description="its last arrival, while its learned rhythm is broken")
+    usual_pause_seconds: float | None = Field(description="between arrivals; null until a rhythm is learned")
+    longest_pause_seconds: float | None = Field(description="after a longer one the source is silent")
     accepted: int
     duplicates: int
     conflicts: int
