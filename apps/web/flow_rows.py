@@ -31,6 +31,8 @@ def flow_rows(
                 "p95": series[flow.name].quantile(0.95, slots),
                 "starts": series[flow.name].of("started", slots),
                 "now": state,
+                "p95_now": None if state.p95.now is None else round(state.p95.now),
+                "p95_usual": None if state.p95.usual is None else round(state.p95.usual),
                 "started_words": versus(state.started),
                 "p95_words": versus(state.p95) if state.p95.ratio is None or not 0.8 <= state.p95.ratio <= 1.25 else "",
                 "p95_tone": "late" if state.is_slow else "",
