@@ -9,20 +9,34 @@ from typing import Any
 
 from django.db import connection
 
+from apps.lib import micros
+from apps.lib.micros import DAY, HOUR, MINUTE
 from apps.lib.read_limit import ReadTooLongError, read_limit
+from apps.sagas.conditions import like
 from apps.sagas.models import Flow
+from apps.sagas.query import Pattern, QueryError, parse
 from apps.sagas.query_keys import CLAIMS, KEYS, Key, ValueKind
 
 MOST = 12
 _KEYED = re.compile(r"-?(?P<key>[a-z_]+)(?P<operator>:|!=|<=|>=|=|<|>)(?P<value>.*)", re.IGNORECASE | re.DOTALL)
 _ATTRIBUTE = re.compile(r"-?attr\.(?P<name>[^\s:=!<>\",]+)(?P<operator>:|=|!=)(?P<value>.*)", re.DOTALL)
 _DURATIONS = ("30s", "1m", "5m", "15m", "1h", "6h", "24h", "7d")
+_DAYS = ("today", "yesterday")
+_NUMBERS = ("0", "1", "3", "10", "100", "1000")
+#: Instants that people mean most, as spans back from now.
+_INSTANTS = (("15 minutes ago", 15 * MINUTE), ("1 hour ago", HOUR), ("6 hours ago", 6 * HOUR), ("24 hours ago", DAY))
 #: Columns whose values open instances have few enough of to be counted and offered.
 _COUNTED = {
     "waiting": "SELECT waiting_for, count(*) FROM (SELECT waiting_for FROM instance WHERE project_id = %s"
     " AND waiting_for IS NOT NULL LIMIT 20000) AS sample GROUP BY 1 ORDER BY 2 DESC LIMIT 200",
     "service": "SELECT service, count(*) FROM (SELECT service FROM instance WHERE project_id = %s"
     " AND service <> '' ORDER BY last_event_at DESC LIMIT 5000) AS sample GROUP BY 1 ORDER BY 2 DESC LIMIT 200",
+    "version": "SELECT flow_version, count(*) FROM (SELECT flow_version FROM instance WHERE project_id = %s"
+    " AND flow_version <> '' ORDER BY last_event_at DESC LIMIT 5000) AS sample GROUP BY 1 ORDER BY 2 DESC LIMIT 50",
+    "run": "SELECT run_id, count(*) FROM (SELECT run_id FROM instance WHERE project_id = %s"
+    " AND run_id <> '' ORDER BY last_event_at DESC LIMIT 5000) AS sample GROUP BY 1 ORDER BY 2 DESC LIMIT 200",
+    "error": "SELECT error, count(*) FROM (SELECT error FROM instance WHERE project_id = %s"
+    " AND error <> '' ORDER BY last_event_at DESC LIMIT 5000) AS sample GROUP BY 1 ORDER BY 2 DESC LIMIT 50",
     "step": "SELECT unnest(current_steps), count(*) FROM (SELECT current_steps FROM instance WHERE project_id = %s"
     " AND waiting_for IS NOT NULL LIMIT 20000) AS sample GROUP BY 1 ORDER BY 2 DESC LIMIT 200",
 }
@@ -42,7 +56,21 @@ class Proposal:
 
 
 def complete(project_id: int, text: str, caret: int) -> dict[str, Any]:
-    """What to offer at the caret: a heading and proposals, best first."""
+    """What to offer at the caret, best first, under a heading; and why the query cannot be read as it stands."""
+    return {**_offered(project_id, text, caret), "problem": _problem(text, caret)}
+
+
+def _problem(text: str, caret: int) -> dict[str, Any] | None:
+    """What is wrong before the word under the caret, which is still being typed."""
+    try:
+        parse(text)
+    except QueryError as error:
+        if error.position < _word_start(text, min(max(caret, 0), len(text))):
+            return {"position": error.position, "message": error.message}
+    return None
+
+
+def _offered(project_id: int, text: str, caret: int) -> dict[str, Any]:
     caret = min(max(caret, 0), len(text))
     start = _word_start(text, caret)
     word = text[start:caret]
@@ -109,6 +137,12 @@ def _values(project_id: int, key: Key, keyed: re.Match[str], start: int, caret: 
         known = [(word, CLAIMS.get(word, "") if key.name == "is" else "", None) for word in key.words]
     elif key.kind is ValueKind.DURATION:
         known = [(span, "", None) for span in _DURATIONS]
+    elif key.kind is ValueKind.NUMBER:
+        known = [(number, "", None) for number in _NUMBERS]
+    elif key.kind is ValueKind.INSTANT:
+        known = [(text, words, None) for text, words in _instants()]
+    elif key.name == "correlation":
+        known = [(value, "", None) for value in _beginning(project_id, partial.strip('"'))]
     elif key.name == "flow":
         names = Flow.objects.filter(project_id=project_id).order_by("name").values_list("name", flat=True)
         known = [(name, "", None) for name in names[:500]]
@@ -121,6 +155,24 @@ def _values(project_id: int, key: Key, keyed: re.Match[str], start: int, caret: 
     ]
     proposals.sort(key=lambda proposal: not proposal.label.lower().startswith(wanted))
     return _answer(f"{key.name}: {key.description}", proposals)
+
+
+def _instants() -> list[tuple[str, str]]:
+    """Instants as the language spells them, and what they are: days in UTC, then times."""
+    now = micros.now()
+    days = [(micros.isoformat(now - days * DAY)[:10], f"{word}, from midnight UTC") for days, word in enumerate(_DAYS)]
+    return days + [(micros.isoformat(now - span)[:16] + "Z", words) for words, span in _INSTANTS]
+
+
+def _beginning(project_id: int, text: str) -> list[str]:
+    """Correlation IDs that begin so: an index answers."""
+    if not text:
+        return []
+    sql = (
+        "SELECT DISTINCT correlation_id, 0 FROM instance WHERE project_id = %s AND correlation_id LIKE %s"
+        " ORDER BY 1 LIMIT 12"
+    )
+    return [value for value, _ in _counted(sql, [project_id, like(Pattern((text, "")))])]
 
 
 def _attribute_values(project_id: int, match: re.Match[str], start: int, caret: int) -> dict[str, Any]:

@@ -41,7 +41,8 @@ if (input && list) {
 
   const show = (answer) => {
     proposals = answer.items;
-    heading.textContent = answer.heading;
+    heading.textContent = answer.problem ? `Character ${answer.problem.position + 1}: ${answer.problem.message}` : answer.heading;
+    heading.classList.toggle("t-fail", Boolean(answer.problem));
     options.replaceChildren(
       ...proposals.map((proposal, index) => {
         const option = document.createElement("li");
@@ -70,7 +71,7 @@ if (input && list) {
       }),
     );
     choose(-1);
-    list.hidden = proposals.length === 0;
+    list.hidden = proposals.length === 0 && !answer.problem;
     input.setAttribute("aria-expanded", String(!list.hidden));
   };
 
@@ -109,6 +110,7 @@ if (input && list) {
     if (list.hidden) return;
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
+      if (!proposals.length) return;
       const step = event.key === "ArrowDown" ? 1 : -1;
       choose((chosen + step + proposals.length + (chosen < 0 && step < 0 ? 1 : 0)) % proposals.length);
     } else if (event.key === "Tab" && !event.shiftKey && chosen >= 0) {

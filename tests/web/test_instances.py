@@ -162,6 +162,26 @@ def test_keys_and_values_are_completed_under_the_caret(sign_in: SignIn, trouble:
     assert "flow:order-fulfilment " in offered(client, "order")
 
 
+def test_numbers_times_errors_and_ids_are_completed_too(sign_in: SignIn, trouble: None) -> None:
+    client = sign_in("viewer")
+
+    assert "attempts>3 " in offered(client, "attempts>")
+    assert f"started>={micros.isoformat(micros.now())[:10]} " in offered(client, "started>=")
+    assert 'error:"no stock left" ' in offered(client, "error:no")
+    assert offered(client, "correlation:order-st") == ["correlation:order-stuck "]
+    assert offered(client, "correlation:") == []
+
+
+def test_what_is_wrong_before_the_caret_is_told_while_one_types(sign_in: SignIn, shop: Any) -> None:
+    client = sign_in("viewer")
+
+    answer = client.get("/instances/complete", {"q": "staus:x is:op", "caret": 13}).json()
+    assert answer["problem"]["position"] == 0
+    assert "Did you mean status?" in answer["problem"]["message"]
+    assert [item["label"] for item in answer["items"]] == ["open"]
+    assert client.get("/instances/complete", {"q": "is:open status:", "caret": 15}).json()["problem"] is None
+
+
 def test_completion_never_offers_anything_of_another_project(sign_in: SignIn, trouble: None) -> None:
     client = sign_in("foreign")
 
