@@ -104,7 +104,9 @@ class AlertmanagerReceiver(_Alerts):
     def send(self, settings: Mapping[str, str], message: Message) -> Sent:
         one = alert(message)
         if one["endsAt"] == NO_END:
-            one["endsAt"] = _later(micros.isoformat(message.at))
+            # A test, or news of a receiver, ends by itself: nothing will ever resolve it.
+            span = STANDS_FOR if message.incident is not None else timedelta(minutes=5)
+            one["endsAt"] = _later(micros.isoformat(message.at), span)
         base = settings["url"].rstrip("/")
         url = base if base.endswith("/api/v2/alerts") else f"{base}/api/v2/alerts"
         return posted_json(url, [one], self.headers(settings))
@@ -142,5 +144,5 @@ def fingerprint(labels: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def _later(at: str) -> str:
-    return (datetime.fromisoformat(at) + STANDS_FOR).isoformat().replace("+00:00", "Z")
+def _later(at: str, span: timedelta) -> str:
+    return (datetime.fromisoformat(at) + span).isoformat().replace("+00:00", "Z")
