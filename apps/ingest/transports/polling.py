@@ -5,6 +5,9 @@ is saved only then, so whoever dies in between reads the piece again and finds d
 away: the same watermark is tried again with exponential back-off. After each round that came to its end, the source's
 watermark is the moment when that round began: what happened before it has been told.
 
+One process polls a source at a time: it holds an advisory lock of PostgreSQL as long as it does. Others stand by and go
+on from the saved watermark when it has stopped or died.
+
 A system's poller is a `PollerKind` in `POLLERS`: its options, and how to open it.
 """
 
@@ -20,7 +23,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 import msgspec
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, connection, connections
 from django.db.models import F, Func
 from django.db.models.expressions import RawSQL
 
@@ -44,10 +47,16 @@ SHORTEST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
 #: A watermark that stays the same is written again so seldom, for the sake of the lag beside it.
 REPORT_SECONDS = 2.0
+#: Namespace of the advisory locks, beside a source's number.
+_LOCK = 0x9011
 
 
 class EngineAwayError(Exception):
     """The engine cannot be reached or does not let us in; the message says why and holds no secret."""
+
+
+class TakenError(EngineAwayError):
+    """Another process polls this source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +223,9 @@ class Polling:
     #: The watermark that was saved last, and when.
     _remembered: Any = None
     _remembered_at: float = 0.0
+    #: The session of PostgreSQL that holds the lock.
+    _session: Any = None
+    _is_standing_by: bool = False
 
     def run(self, *, once: bool = False) -> None:
         """Round after round until `stop` is set; with `once` a single one.
@@ -223,9 +235,16 @@ class Polling:
         try:
             while not self.stop.is_set():
                 try:
+                    self._take()
                     self.round()
                 except StoppedError:
                     break
+                except TakenError as taken:
+                    self._leave()
+                    if once:
+                        raise
+                    self._stand_by(taken)
+                    continue
                 except (EngineAwayError, Refusal, DatabaseError) as error:
                     self._leave()
                     if once:
@@ -238,6 +257,41 @@ class Polling:
                 self.stop.wait(self.every / micros.SECOND)
         finally:
             self._leave()
+            self._give_back()
+
+    def _take(self) -> None:
+        """Be the one who polls this source. Raises TakenError while another process is.
+
+        The lock ends with its session, so whoever dies or loses PostgreSQL stands in nobody's way, and a round whose
+        session ended cannot save anything any more.
+        """
+        connection.ensure_connection()
+        if self._session is connection.connection:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCK, self.source.pk])
+            if not cursor.fetchone()[0]:
+                raise TakenError("another process polls this source")
+        self._session, self._is_standing_by = connection.connection, False
+
+    def _give_back(self) -> None:
+        if self._session is None or self._session is not connection.connection:
+            return
+        self._session = None
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", [_LOCK, self.source.pk])
+        except DatabaseError:
+            # A session that is gone holds nothing.
+            connections.close_all()
+
+    def _stand_by(self, taken: TakenError) -> None:
+        if not self._is_standing_by:
+            self._is_standing_by = True
+            logger.info("%s: %s; standing by", self.source.name, taken)
+            if self.notice is not None:
+                self.notice(str(taken), self.every / micros.SECOND)
+        self.stop.wait(self.every / micros.SECOND)
 
     def round(self) -> None:
         """Read everything new, commit it piece by piece, and note how far the source has been read."""

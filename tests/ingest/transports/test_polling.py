@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connections
 
 from apps.ingest.formats.decoding import Decoded, Rejection
 from apps.ingest.formats.histories import HistoryOptions
 from apps.ingest.transports import polling
 from apps.ingest.transports.options import OptionError
-from apps.ingest.transports.polling import EngineAwayError, Pace, Poll, Polling, StoppedError
+from apps.ingest.transports.polling import EngineAwayError, Pace, Poll, Polling, StoppedError, TakenError
 from apps.lib import micros
 from apps.projects.models import Project, Source, SourceKind
 from apps.sagas import queries
@@ -234,6 +237,88 @@ def test_other_settings_survive_that_the_watermark_is_saved(source: Source) -> N
     Polling(source, lambda: Ledger(tell)).round()
 
     assert settings_of(source) == {"address": "new:7233", "watermark": {"read": 1}}
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def in_another_session(call: Callable[[], Any]) -> Any:
+    """What a call returns or raises in a thread, which has a database session of its own as a process has."""
+
+    def called() -> Any:
+        try:
+            return call()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(called).result(60)
+
+
+@pytest.fixture
+def shared(transactional_db: None) -> Source:
+    project = Project.objects.create(slug="polling", name="Polling")
+    return Source.objects.create(project=project, name="engine", kind=SourceKind.POLLER, system="temporal")
+
+
+def test_while_one_process_polls_a_source_no_other_does(shared: Source) -> None:
+    idle = Ledger(lambda read: iter([piece(9)]))
+
+    def tell(read: int) -> Iterator[Poll]:
+        yield piece(1)
+        with pytest.raises(TakenError, match="another process polls this source"):
+            in_another_session(lambda: Polling(shared, lambda: idle).run(once=True))
+        yield piece(2)
+
+    Polling(shared, lambda: Ledger(tell)).run(once=True)
+
+    assert idle.asked == []
+    assert settings_of(shared)["watermark"] == {"read": 2}
+    assert recorded(shared) == ["e1", "e2"]
+
+
+def test_who_stands_by_goes_on_where_the_other_one_stopped(shared: Source) -> None:
+    stop, stands_by = polling.Stop(), threading.Event()
+
+    def take_over(read: int) -> Iterator[Poll]:
+        stop.set()
+        yield piece(read + 1)
+
+    second = Ledger(take_over)
+    waiting = Polling(shared, lambda: second, every=1_000, stop=stop, notice=lambda *_: stands_by.set())
+
+    def tell(read: int) -> Iterator[Poll]:
+        yield piece(1)
+        thread.start()
+        assert stands_by.wait(60)
+        yield piece(2)
+
+    def run() -> None:
+        try:
+            waiting.run()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    Polling(shared, lambda: Ledger(tell)).run(once=True)
+    thread.join(60)
+
+    assert second.asked == [2]
+    assert recorded(shared) == ["e1", "e2", "e3"]
+    assert (waiting.accepted, waiting.duplicates) == (1, 0)
+
+
+def test_another_source_is_nobody_elses(shared: Source) -> None:
+    other = Source.objects.create(project=shared.project, name="other", kind=SourceKind.POLLER, system="temporal")
+    ledger = Ledger(lambda read: iter([piece(5)]))
+
+    def tell(read: int) -> Iterator[Poll]:
+        in_another_session(lambda: Polling(other, lambda: ledger).run(once=True))
+        yield piece(1)
+
+    Polling(shared, lambda: Ledger(tell)).run(once=True)
+
+    assert ledger.asked == [0]
 
 
 def test_a_pace_spreads_requests_and_ends_when_told_to() -> None:
