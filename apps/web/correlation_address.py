@@ -15,7 +15,28 @@ TABS = ("timeline", "sequence", "causation", "events", "findings", "letters", "c
 #: So many folds of a diagram can be open at once.
 _MOST_OPENED = 50
 _NUMBER = re.compile(r"-?\d{1,18}")
-_KEPT = ("tab", "from", "to", "fold", "open", "shut", "event", "source", "cursor", "end", "rows", "more", "with")
+_KEPT = (
+    "tab",
+    "from",
+    "to",
+    "fold",
+    "open",
+    "shut",
+    "event",
+    "source",
+    "cursor",
+    "end",
+    "rows",
+    "more",
+    "with",
+    "at",
+    "nth",
+    "by",
+    "axis",
+    "path",
+    "find",
+    "skip",
+)
 
 
 @dataclass(frozen=True, slots=True)

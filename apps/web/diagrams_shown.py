@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from apps.sagas import causation, sequence
-from apps.sagas.history import History
+from apps.sagas.history import Told
 from apps.sagas.shapes import CorrelationView
 from apps.sagas.timeline.wording import visible
 from apps.web.correlation_address import Address
@@ -39,9 +39,9 @@ def services_of(view: CorrelationView) -> dict[str, str]:
     return told | ended
 
 
-def sequence_context(view: CorrelationView, history: History, address: Address) -> dict[str, Any]:
+def sequence_context(view: CorrelationView, known: Sequence[Told], address: Address) -> dict[str, Any]:
     """Context of the sequence tab."""
-    told = [(one.event, one.meaning) for one in history.told]
+    told = [(one.event, one.meaning) for one in known]
     conversation = sequence.read_messages(told, services_of(view))
     rows = sequence.fold(conversation.messages, opened=address.more, event_id=address.event_id or None)
     folds = [row for row in rows if isinstance(row, sequence.Fold)]
@@ -77,10 +77,10 @@ def download(request: HttpRequest, kind: str, context: Mapping[str, Any]) -> Htt
 
 
 def causation_context(
-    view: CorrelationView, history: History, address: Address, cycles: Collection[tuple[str, str]]
+    view: CorrelationView, known: Sequence[Told], address: Address, cycles: Collection[tuple[str, str]]
 ) -> dict[str, Any]:
     """Context of the causation tab. `cycles` are the events, as (source, id), that findings name as part of a cycle."""
-    told = [(one.event, one.meaning) for one in history.told]
+    told = [(one.event, one.meaning) for one in known]
     graph = causation.read_graph(told, services_of(view), cycles)
     event_id = address.event_id or None
     shown = causation.fold(graph, opened=address.more, event_id=event_id)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from apps.lib.micros import MILLISECOND, Micros
 from apps.sagas import queries
 from apps.sagas.event_lookup import FoundEvent, find_event
 from apps.sagas.events import SagaEvent
+from apps.sagas.history import Told, read_payloads
 from apps.sagas.shapes import CorrelationView, StepView
+from apps.sagas.state_diff import Changes, diff
 from apps.sagas.timeline.wording import clock, moment_text, visible
 from apps.web import json_text
 from apps.web.correlation_address import Address
@@ -36,6 +40,8 @@ class EventLine:
     fields: list[tuple[str, str]]
     causes: str
     is_selected: bool
+    #: Since the event of the same step before it; None where there is none, or nothing to compare.
+    changes: Changes | None = None
 
 
 def event_page(view: CorrelationView, address: Address) -> dict[str, Any]:
@@ -49,14 +55,80 @@ def event_page(view: CorrelationView, address: Address) -> dict[str, Any]:
     except queries.CursorError:
         page = queries.list_events(view.project_id, view.correlation_id, limit=EVENTS_PER_PAGE)
     assert page is not None
-    steps = _steps_by_event(view)
     return {
-        "lines": [_event_line(event, index, steps, address) for index, event in enumerate(page.items)],
+        "lines": _lines(view, page.items, address),
         "first_link": address.with_(cursor=None, end=None) if page.previous_cursor else "",
         "previous_link": address.with_(cursor=page.previous_cursor, end=None) if page.previous_cursor else "",
         "next_link": address.with_(cursor=page.next_cursor, end=None) if page.next_cursor else "",
         "last_link": address.with_(cursor=None, end="1") if page.next_cursor else "",
     }
+
+
+def event_page_of(view: CorrelationView, known: Sequence[Told], address: Address) -> dict[str, Any]:
+    """The same of events that are known, in order, only those that the filter finds. Raises ReadTooLongError.
+
+    Each word of the filter must stand in the type, service, step, kind, error or id of an event.
+    """
+    words = address.values.get("find", "")[:200].lower().split()
+    steps = _steps_by_event(view)
+    found = [one.event for one in known if _matches(one, steps.get(one.event.id), words)]
+    skip = address.values.get("skip", "")
+    first = min(int(skip), len(found)) if skip.isdecimal() and len(skip) < 9 else 0
+    shown = found[first : first + EVENTS_PER_PAGE]
+    payloads = read_payloads(view.project_id, view.correlation_id, view.correlation_uuid, [each.id for each in shown])
+    whole = [msgspec.structs.replace(each, data=payloads.get((each.source, each.id))) for each in shown]
+    last = (len(found) - 1) // EVENTS_PER_PAGE * EVENTS_PER_PAGE
+    has_more = first + EVENTS_PER_PAGE < len(found)
+    return {
+        "lines": _lines(view, whole, address),
+        "found": len(found),
+        "filter": " ".join(words),
+        "first_link": address.with_(skip=None, cursor=None) if first else "",
+        "previous_link": address.with_(skip=max(0, first - EVENTS_PER_PAGE), cursor=None) if first else "",
+        "next_link": address.with_(skip=first + EVENTS_PER_PAGE, cursor=None) if has_more else "",
+        "last_link": address.with_(skip=last, cursor=None) if has_more else "",
+    }
+
+
+def _matches(one: Told, step: StepView | None, words: Sequence[str]) -> bool:
+    if not words:
+        return True
+    event = one.event
+    parts = (event.type, event.service or (step.service if step else ""), event.step or (step.step if step else ""),
+             (event.kind or one.meaning.kind).value, event.error or "", event.id)  # fmt: skip
+    text = "\n".join(parts).lower()
+    return all(word in text for word in words)
+
+
+def _lines(view: CorrelationView, events: Sequence[SagaEvent], address: Address) -> list[EventLine]:
+    """Events as rows, each with what changed since the event of its step before it."""
+    steps = _steps_by_event(view)
+    before = {event.id: _previous_of_step(steps.get(event.id), event.id) for event in events}
+    own = {event.id: event.data for event in events}
+    missing = [one for one in before.values() if one and one not in own]
+    older = read_payloads(view.project_id, view.correlation_id, view.correlation_uuid, missing)
+    payloads = {event_id: data for (_, event_id), data in older.items()} | own
+    return [
+        _event_line(event, index, steps, address, _changed(payloads.get(before[event.id] or ""), event.data))
+        for index, event in enumerate(events)
+    ]
+
+
+def _previous_of_step(step: StepView | None, event_id: str) -> str | None:
+    """The event that told of the same step execution before this one."""
+    if step is None:
+        return None
+    ids = [one for attempt in step.attempts for one in attempt.event_ids]
+    at = ids.index(event_id) if event_id in ids else 0
+    return ids[at - 1] if at else None
+
+
+def _changed(before: str | None, after: str | None) -> Changes | None:
+    """What changed, if there is anything to tell."""
+    if before is None or after is None:
+        return None
+    found = diff(before, after)
+    return found if found is not None and found.told else None
 
 
 def _steps_by_event(view: CorrelationView) -> dict[str, StepView]:
@@ -70,7 +142,9 @@ def _steps_by_event(view: CorrelationView) -> dict[str, StepView]:
     }
 
 
-def _event_line(event: SagaEvent, index: int, steps: Mapping[str, StepView], address: Address) -> EventLine:
+def _event_line(
+    event: SagaEvent, index: int, steps: Mapping[str, StepView], address: Address, changes: Changes | None
+) -> EventLine:
     step = steps.get(event.id)
     return EventLine(
         event=event,
@@ -87,12 +161,18 @@ def _event_line(event: SagaEvent, index: int, steps: Mapping[str, StepView], add
         fields=_fields(event),
         causes=visible(", ".join(event.causation_ids), 500),
         is_selected=event.id == address.event_id and address.source in ("", event.source),
+        changes=changes,
     )
 
 
 def latest_events(view: CorrelationView, address: Address, limit: int) -> list[dict[str, str]]:
     """The last events, newest first, in one line each. Raises ReadTooLongError."""
     page = queries.list_events(view.project_id, view.correlation_id, limit=limit, from_end=True)
+    return latest_of(view, page.items if page else [], address)
+
+
+def latest_of(view: CorrelationView, events: Sequence[SagaEvent], address: Address) -> list[dict[str, str]]:
+    """The same of events in order."""
     steps = _steps_by_event(view)
     return [
         {
@@ -103,7 +183,7 @@ def latest_events(view: CorrelationView, address: Address, limit: int) -> list[d
             "type": visible(event.type, 120),
             "step": visible(event.step or (steps[event.id].step if event.id in steps else ""), 80),
         }
-        for event in reversed(page.items if page else [])
+        for event in reversed(events)
     ]
 
 
@@ -198,6 +278,11 @@ class Inspected:
     payload_size: int
     causes: list[Any] = field(default_factory=list)
     effects: list[Any] = field(default_factory=list)
+    #: Values that were taken out of the payload before it was stored.
+    redacted: int = 0
+    #: Since the event of the same step before it, to which `before_link` leads.
+    changes: Changes | None = None
+    before_link: str = ""
 
 
 def inspect(view: CorrelationView, address: Address) -> dict[str, Any]:
@@ -210,6 +295,8 @@ def inspect(view: CorrelationView, address: Address) -> dict[str, Any]:
     event = found.event
     step, flow = _step_of(view, event.id)
     attempt = next((one for one in step.attempts if event.id in one.event_ids), None) if step else None
+    before = _previous_of_step(step, event.id)
+    older = read_payloads(view.project_id, view.correlation_id, view.correlation_uuid, [before] if before else [])
     error = event.error or (attempt.error if attempt and attempt.error else "")
     inspected = Inspected(
         found=found,
@@ -227,6 +314,9 @@ def inspect(view: CorrelationView, address: Address) -> dict[str, Any]:
         payload_size=len((event.data or "").encode("utf-8", "replace")),
         causes=[_link(one, event, address) for one in found.causes],
         effects=[_link(one, event, address) for one in found.effects],
+        redacted=json_text.redacted_count(event.data),
+        changes=_changed(next(iter(older.values()), None), event.data),
+        before_link=address.with_(event=before, source=None, rows=None) if before else "",
     )
     return {
         "inspected": inspected,

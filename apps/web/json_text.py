@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from apps.lib.redaction import FILTERED
 from apps.sagas.timeline.wording import visible
 
 #: Beyond this many characters the text is shown as it is: colouring it would only slow the page.
@@ -16,11 +17,22 @@ LONGEST = 60_000
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|true|false|null|[{}\[\],:]|\s+|.', re.DOTALL)
 _OPENING, _CLOSING, _COMMA, _COLON = frozenset("{["), frozenset("}]"), frozenset(","), frozenset(":")
 
+#: What stands in place of a value that was taken out before it was stored.
+_REDACTED = f'"{FILTERED}"'
+
 Piece = tuple[str, str]
 
 
+def redacted_count(text: str | None) -> int:
+    """How many values of a payload were taken out before it was stored."""
+    return (text or "").count(_REDACTED)
+
+
 def pieces(text: str | None) -> list[Piece]:
-    """(class, text) of indented JSON: `k` keys, `s` strings, `n` numbers and words, `p` punctuation, "" the rest."""
+    """(class, text) of indented JSON: `k` keys, `s` strings, `n` numbers and words, `p` punctuation, "" the rest.
+
+    Values that were taken out before storing are `redacted`.
+    """
     if not text:
         return []
     if len(text) > LONGEST:
@@ -50,6 +62,8 @@ def _pieces(text: str) -> Iterator[Piece]:
             yield "", _line(depth)
         elif token in _COLON:
             yield "p", ": "
+        elif token == _REDACTED:
+            yield "redacted", FILTERED
         elif token[0] == '"':
             yield ("k" if following == ":" else "s"), visible(token)
         elif token in ("true", "false", "null") or token[0] in "-0123456789":

@@ -79,6 +79,12 @@
         location.assign(url);
         return;
       }
+      // A position of the scrubber is answered with the address of its moment.
+      if (answer.redirected) {
+        const found = new URL(answer.url);
+        found.searchParams.delete("rows");
+        history.replaceState(null, "", found.pathname + found.search);
+      }
       const text = await answer.text();
       if (number !== latest) return;
       if (keepScroll) keep();
@@ -91,6 +97,8 @@
     }
   }
 
+  // Other files of this page go somewhere by this event; its detail is the query.
+  document.addEventListener("sagascope:go", (event) => go(event.detail));
   addEventListener("popstate", () => load(new URL(location.href), true));
 
   document.addEventListener("click", (event) => {

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.templatetags.static import static
 from django.urls import reverse
 from django.views.decorators.http import require_safe
@@ -25,8 +25,9 @@ from apps.sagas import finding_queries, queries
 from apps.sagas.correlation_json import correlation_json
 from apps.sagas.correlation_view import find_correlation
 from apps.sagas.findings.codes import FindingCode
-from apps.sagas.history import History, read_history
+from apps.sagas.history import recent_history
 from apps.sagas.locking import shard_of
+from apps.sagas.past import find_key
 from apps.sagas.shapes import CorrelationView, InstanceView
 from apps.sagas.story import is_stuck, sum_up, tell, worst_first
 from apps.sagas.timeline import Timeline, build
@@ -36,11 +37,16 @@ from apps.web.access import project_view
 from apps.web.comparison_shown import comparison_context
 from apps.web.correlation_address import TABS, Address, read_address
 from apps.web.diagrams_shown import DOWNLOADS, causation_context, download, sequence_context
-from apps.web.events_shown import event_page, inspect, latest_events
 from apps.web.findings_shown import lines
 from apps.web.letters_shown import letters_of_saga
+from apps.web.look import Look, past_look
+from apps.web.past_shown import read_by, read_moment, scrubber, step_link
 
 _LATEST = 4
+#: Tabs on which an event is inspected beside the diagram that it was chosen in.
+DIAGRAM_TABS = ("sequence", "causation", "compare")
+#: Up to so many events the ruler of the scrubber shows each of them also in the present.
+_RULED = 2_000
 #: How much a press on + or - changes, and how far the window moves.
 _ZOOM, _PAN = 1.6, 0.25
 #: Window over which a step's usual run is taken, and how many runs make it worth showing.
@@ -53,55 +59,85 @@ _MOST_FLOWS_COMPARED = 3
 def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
     """The page, its live fragment, or one block of rows."""
     project_id = request.project.pk  # type: ignore[attr-defined]
-    view = find_correlation(project_id, correlation_id) if "\0" not in correlation_id else None
-    if view is None:
+    address = read_address(request)
+    look = _look(project_id, correlation_id, address) if "\0" not in correlation_id else None
+    if look is None:
         unknown = {"shown_id": visible(correlation_id, 300), "raw_id": correlation_id}
         return render(request, "web/correlation_unknown.html", unknown, status=404)
-    now = micros.now()
-    address = read_address(request)
-    watermarks = queries.watermarks(project_id, now)
-    marks = watermarks.behind
+    if request.GET.get("step", "").isdecimal():
+        return redirect(request.path + step_link(address, look.course, int(request.GET["step"][:9])))
+    view, now = look.view, look.now
+    marks = look.watermarks.behind
+    stays = address.tab in DIAGRAM_TABS
     context: dict[str, Any] = {
         "now": now,
         "view": view,
         "address": address,
         "page_path": getattr(request, "shown_at", "") or reverse("web:correlation", args=[correlation_id]),
         "sprite": static("img/icons.svg"),
-        "event_prefix": address.prefix(event=None, source=None, rows=None, tab=None) + "event=",
+        "event_prefix": address.prefix(event=None, source=None, rows=None, tab=address.tab if stays else None)
+        + "event=",
     }
     if request.htmx and request.GET.get("block"):  # type: ignore[attr-defined]
         timeline = build(view, now, address.options, watermarks=marks, usual=_usual(view, now))
         context |= _timeline_links(timeline, address) | {"block": _asked_block(timeline)}
         return render(request, "web/_correlation_block.html", context)
-    context |= _heading(view, now, marks) | inspect(view, address) | _links(address)
+    context |= _heading(view, now, marks) | look.inspected(address) | _links(address)
     context["letter_count"] = count_of_saga(project_id, correlation_id)
-    if address.tab == "timeline":
-        timeline = build(view, now, address.options, watermarks=marks, usual=_usual(view, now))
-        context |= {"timeline": timeline, "latest": latest_events(view, address, _LATEST)}
-        context |= _timeline_links(timeline, address)
-    elif address.tab == "sequence":
-        context |= sequence_context(view, _history(view), address)
-        if request.GET.get("as") in DOWNLOADS:
-            return download(request, request.GET["as"], context)
-    elif address.tab == "causation":
-        context |= causation_context(view, _history(view), address, _cycles(view))
-    elif address.tab == "compare":
-        ranked = worst_first(view, now, watermarks=marks)
-        context |= comparison_context(view, ranked[0] if ranked else None, address, now)
-    elif address.tab == "findings":
-        context["rows"] = lines(finding_queries.findings_of(*_key(view)))
-    elif address.tab == "events":
-        context |= event_page(view, address)
-    elif address.tab == "letters":
-        context["letters"] = letters_of_saga(project_id, correlation_id)
-    else:
-        context["document"] = json_text.pieces(_document(correlation_json(view, watermarks)))
+    if not getattr(request, "shown_at", ""):
+        is_small = view.event_count <= _RULED
+        history = look.history if look.moment is not None or is_small else None
+        context["scrubber"] = scrubber(address, history, view.event_count, look.moment, now)
+    context |= _tab(look, address)
+    if address.tab == "sequence" and request.GET.get("as") in DOWNLOADS:
+        return download(request, request.GET["as"], context)
     template = "web/_correlation.html" if request.htmx else "web/correlation.html"  # type: ignore[attr-defined]
     return render(request, template, context)
 
 
-def _history(view: CorrelationView) -> History:
-    return read_history(view.project_id, view.correlation_id, view.correlation_uuid)
+def _tab(look: Look, address: Address) -> dict[str, Any]:
+    """Context of the tab that is open."""
+    view, now = look.view, look.now
+    marks = look.watermarks.behind
+    match address.tab:
+        case "timeline":
+            timeline = build(view, now, address.options, watermarks=marks, usual=_usual(view, now))
+            return {
+                "timeline": timeline,
+                "latest": look.latest(address, _LATEST),
+                **_timeline_links(timeline, address),
+            }
+        case "sequence":
+            return sequence_context(view, look.known, address)
+        case "causation":
+            return causation_context(view, look.known, address, _cycles(view))
+        case "compare":
+            ranked = worst_first(view, now, watermarks=marks)
+            return comparison_context(view, ranked[0] if ranked else None, address, now)
+        case "findings":
+            return {"rows": lines(finding_queries.findings_of(*_key(view)))}
+        case "events":
+            return look.events(address)
+        case "letters":
+            return {"letters": letters_of_saga(view.project_id, view.correlation_id)}
+        case _:
+            return {"document": json_text.pieces(_document(correlation_json(view, look.watermarks)))}
+
+
+def _look(project_id: int, correlation_id: str, address: Address) -> Look | None:
+    """The correlation as it stands, or as it was known at the moment that the address asks for."""
+    moment = read_moment(address.values)
+    if moment is None:
+        view = find_correlation(project_id, correlation_id)
+        if view is None:
+            return None
+        now = micros.now()
+        return Look(view, now, queries.watermarks(project_id, now), read_by(address.values))
+    key = find_key(project_id, correlation_id)
+    if key is None:
+        return None
+    history = recent_history(project_id, correlation_id, *key)
+    return past_look(history, moment)
 
 
 def _cycles(view: CorrelationView) -> set[tuple[str, str]]:
