@@ -4,16 +4,31 @@ No standard exists. Read are RabbitMQ's `x-death`; Spring Kafka's `kafka_dlt-` h
 `__connect.errors.`; Kafka Streams' `__streams.errors.` (KIP-1034); SmallRye and Quarkus; Spring Cloud Stream's
 `x-original-topic`; Watermill's poison queue; NServiceBus; MassTransit; SQS, EventBridge and Lambda. A message that died
 of several is read by the first that fits; whatever none of them wrote is looked for under plain names.
+
+Most of these headers travel with a message for ever, also when it is put back: they speak of a dead letter only where
+one is read. A few are written into dead-letter places only (`Death.is_certain`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
-from apps.dlq.messages import ParkedMessage, header_name, header_text, moment_of
+from apps.dlq.messages import header_name, header_text, moment_of
 from apps.lib.micros import Micros
+
+
+class Dying(Protocol):
+    """A message with what its sender and its broker wrote on it."""
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """Text, bytes, numbers, lists and tables, names in their own spelling."""
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """What the broker itself says, `dead_letter_source` among it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +51,21 @@ class Death:
     died_at: Micros | None = None
     #: The header that says where it came from: shown beside the target of a redrive.
     written_in: str = ""
+    #: Written only into dead-letter places: no more is needed to know that this is one.
+    is_certain: bool = field(default=False, compare=False)
+
+    @property
+    def error(self) -> str:
+        """What went wrong in one text; "" when nothing says so."""
+        return ": ".join(part for part in (self.error_type, self.error_message) if part) or self.reason
+
+    @property
+    def cause(self) -> str:
+        """The broker's own name of the message that died, as an event of it without an ID of its own would have it."""
+        return f"{self.partition}/{self.offset}" if self.partition and self.offset else ""
 
 
-def death_of(message: ParkedMessage) -> Death:
+def death_of(message: Dying) -> Death:
     """What the message says about its death; an empty Death when it says nothing."""
     plain = _plain_names(message.headers)
     for dialect in _DIALECTS:
@@ -62,7 +89,8 @@ def _number(value: Any) -> str:
 
 def _rabbitmq(headers: Mapping[str, Any]) -> Death | None:
     """RabbitMQ's dead-letter exchanges: `x-death`, an array with the newest death first."""
-    deaths = [death for death in headers.get("x-death") or () if isinstance(death, Mapping)]
+    written = headers.get("x-death")
+    deaths = [death for death in written if isinstance(death, Mapping)] if isinstance(written, list | tuple) else []
     if not deaths:
         queue = _text(headers, "x-last-death-queue") or _text(headers, "x-first-death-queue")
         if not queue:
@@ -127,6 +155,7 @@ def _smallrye(headers: Mapping[str, Any]) -> Death | None:
         error_type=_text(headers, "dead-letter-cause-class-name") or _text(headers, "dead-letter-exception-class-name"),
         error_message=_text(headers, "dead-letter-cause") or reason,
         written_in="dead-letter-topic",
+        is_certain=True,
     )
 
 
@@ -152,6 +181,7 @@ def _prefixed(headers: Mapping[str, Any], prefix: str, kind: str, message: str, 
         error_type=_text(headers, f"{prefix}{kind}"),
         error_message=_text(headers, f"{prefix}{message}"),
         written_in=f"{prefix}topic",
+        is_certain=True,
     )
 
 
@@ -166,6 +196,7 @@ def _watermill(headers: Mapping[str, Any]) -> Death | None:
         error_type=_text(headers, "handler_poisoned"),
         error_message=reason,
         written_in="topic_poisoned",
+        is_certain=True,
     )
 
 
@@ -182,6 +213,7 @@ def _nservicebus(headers: Mapping[str, Any]) -> Death | None:
         error_message=_text(headers, f"{prefix}Message"),
         died_at=moment_of(_nservicebus_time(_text(headers, "NServiceBus.TimeOfFailure"))),
         written_in="NServiceBus.FailedQ",
+        is_certain=True,
     )
 
 
@@ -204,6 +236,7 @@ def _masstransit(headers: Mapping[str, Any]) -> Death | None:
         error_message=_text(headers, "MT-Fault-Message"),
         died_at=moment_of(_text(headers, "MT-Fault-Timestamp")),
         written_in="MT-Fault-InputAddress",
+        is_certain=True,
     )
 
 
@@ -231,7 +264,7 @@ _DIALECTS = (
 )
 
 
-def _aws(message: ParkedMessage) -> Death | None:
+def _aws(message: Dying) -> Death | None:
     """SQS itself says only from where; EventBridge and Lambda add why."""
     headers = {header_name(name): header_text(value) for name, value in message.headers.items()}
     origin = message.properties.get("dead_letter_source", "").rpartition(":")[2]
@@ -244,6 +277,8 @@ def _aws(message: ParkedMessage) -> Death | None:
         error_type=code,
         error_message=headers.get("errormessage", ""),
         written_in="DeadLetterQueueSourceArn" if origin else "RULE_ARN" if rule else "",
+        # RequestID and ErrorCode alone may be anybody's.
+        is_certain=bool(origin or rule),
     )
 
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 from django.db import transaction
 
+from apps.dlq import deaths
 from apps.dlq.linking import Letter, bounded, letter_of
 from apps.dlq.messages import ParkedMessage, shown_body, shown_headers
 from apps.dlq.models import DeadLetter, DeadLetterQueue, LetterStatus
@@ -41,6 +42,7 @@ def keep(queue: DeadLetterQueue, messages: Sequence[ParkedMessage], now: Micros)
         letter = letter_of(message)
         read.setdefault(letter.place, (message, letter))
     with transaction.atomic():
+        deaths.hold(queue.project_id)
         known = _known(queue, read)
         returned = [row.pk for row in known.values() if row.status == LetterStatus.GONE]
         if returned:
@@ -134,8 +136,6 @@ def _place_in_saga(row: DeadLetter, letter: Letter, definitions: Definitions) ->
 
 def _told_already(row: DeadLetter, letter: Letter) -> SagaEvent | None:
     """The event by which a consumer of ours has told of this very death, if there is one."""
-    if not letter.message_id:
-        return None
     shard = shard_of(row.project_id, row.correlation_id or "")
     found = Correlation.objects.filter(
         shard=shard, project_id=row.project_id, correlation_id=row.correlation_id
@@ -146,7 +146,7 @@ def _told_already(row: DeadLetter, letter: Letter) -> SagaEvent | None:
     events = Event.objects.filter(shard=shard, correlation_uuid=uuid, occurred_at=row.died_at)
     for stored in events[:_MOST_EVENTS_COMPARED]:
         event = decode_event(stored)
-        if event.kind is EventKind.MESSAGE_DEAD_LETTERED and letter.message_id in event.causation_ids:
+        if deaths.is_of(letter.message_id, letter.place, event):
             return event
     return None
 

@@ -94,7 +94,7 @@ def letter_of(message: ParkedMessage) -> Letter:
     """What a message of a dead-letter queue says about itself."""
     death = death_of(message)
     find = _Finder(message)
-    error = ": ".join(part for part in (death.error_type, death.error_message) if part) or death.reason
+    error = death.error
     correlation = _bounded_text(find("correlation"), IDENTITY_BYTES)
     return Letter(
         place=bounded(_clean(message.place)),

@@ -25,6 +25,7 @@ from apps.ingest.answers import Refusal
 from apps.ingest.formats.broker_message import BrokerMessage
 from apps.ingest.formats.broker_reading import Reading, read, refusal
 from apps.ingest.formats.decoding import Decoded, Rejection
+from apps.ingest.transports import told_once
 from apps.lib import micros
 from apps.projects.models import Source
 from apps.sagas.events import Micros
@@ -168,7 +169,7 @@ class Consuming:
         """COMMIT the events and keep the refused. Raises Refusal: then all of it can be stored again."""
         admission = door.Admission(self.source.project_id, self.source.pk, "", False, {})
         for part in _parts(decoded):
-            outcome, refused = door.store(admission, part.events)
+            outcome, refused = told_once.store(admission, part.events)
             door.conclude(admission, part, outcome, refused, received_at)
             self.accepted += outcome.accepted
             self.duplicates += outcome.duplicates

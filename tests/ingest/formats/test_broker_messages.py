@@ -453,7 +453,7 @@ MILD = {"correlation_id": "o-1", "message_id": "m-1"}
                 "NServiceBus.ExceptionInfo.ExceptionType": "System.Exception",
                 "NServiceBus.ExceptionInfo.Message": "boom",
             },
-            "Billing@HOST",
+            "Billing",
             "System.Exception: boom",
         ),
         (
