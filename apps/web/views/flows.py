@@ -20,7 +20,7 @@ from apps.sagas import flows, queries
 from apps.sagas.definition_text import Problem
 from apps.sagas.definitions import DefinitionError, FlowDefinition
 from apps.sagas.models import FlowVersion
-from apps.web import flow_page
+from apps.web import deadline_table, flow_page
 from apps.web.access import project_view
 from apps.web.completion import spelt
 from apps.web.flow_rows import flow_rows
@@ -99,6 +99,8 @@ def _change(request: HttpRequest, project: Project, name: str | None) -> HttpRes
         flows.delete_definition(project, name)
         messages.success(request, f"The definition of {name} is withdrawn; the past is being read again without it.")
         return redirect("web:flow", name)
+    if request.POST.get("action") == "factor" and name is not None:
+        return deadline_table.change_factor(request, project, name)
     # Browsers send line ends as CR LF; the text is kept as its author sees it.
     text = request.POST.get("text", "").replace("\r\n", "\n")
     current = flows.definition_of(project, name) if name is not None else None
@@ -165,6 +167,7 @@ def _steps_page(
         "icons": static("img/icons.svg"),
         "shades": [{"level": level, "x": 16 * place} for place, level in enumerate(range(1, 7))],
         "is_long": span > DAY,
+        **deadline_table.table_of(project.pk, name, definition),
     }
     try:
         context |= flow_page.figures(project.pk, name, definition, asked, span, now)
