@@ -93,6 +93,39 @@ def rollback(at: int):
     return event(at, kind, flow="looping", step=name, step_id=f"round-{number}")
 
 
+def undone_by_name(at: int):
+    """Rounds of a step, undone by one compensation without a round: each time, all that were done."""
+    number, what = divmod(at, 3)
+    if what == 2:
+        return event(at, "step.completed", flow="looping", step="release")
+    return event(
+        at, ("step.started", "step.completed")[what], flow="looping", step="reserve", step_id=f"round-{number}"
+    )
+
+
+def undone_elsewhere(at: int):
+    """Steps undone one by one by another instance, as by an engine's failure workflow."""
+    number, what = divmod(at, 2)
+    if what:
+        return event(at, "step.completed", flow="failures", step="put-back", step_id=f"{number}", compensates="reserve")
+    return event(at, "step.completed", flow="looping", step="reserve", step_id=f"round-{number}")
+
+
+def undone_by_id(at: int):
+    """Steps with names of their own, each undone by a compensation that names its id."""
+    number, what = divmod(at, 2)
+    if what:
+        return event(at, "step.completed", step=f"undo-{number}", compensates=f"id-{number}")
+    return event(at, "step.completed", step=f"step-{number}", step_id=f"id-{number}")
+
+
+def undone_too_early(at: int):
+    """Of sixteen rounds each, the compensations arrive before what they undo."""
+    sixteen, place = divmod(at, 64)
+    comes_late, place = divmod(place, 32)
+    return rollback(sixteen * 64 + place // 2 * 4 + place % 2 + (0 if comes_late else 2))
+
+
 def timers(at: int):
     """Timers that start and fire, each with a name of its own."""
     if at % 2:
@@ -126,7 +159,8 @@ def bare(at: int):
 
 
 SHAPES: list[Callable] = [
-    *(steps, loop, attempts, numbered_attempts, completions, open_steps, fan_in, rollback, timers),
+    *(steps, loop, attempts, numbered_attempts, completions, open_steps, fan_in, timers),
+    *(rollback, undone_by_name, undone_elsewhere, undone_by_id, undone_too_early),
     *(awaited_causes, unknown_causes, sequences, bare),
 ]
 
@@ -161,6 +195,8 @@ def main() -> int:
     with servers():
         source = _source()
         shapes = [shape for shape in SHAPES if not options.shape or shape.__name__ in options.shape]
+        # What was made so far is not looked at by the collections before each measurement.
+        gc.freeze()
         _plain(source, options.groups)
         results = [_grow(shape, source, options.group, options.groups) for shape in shapes]
     return 0 if all(results) else 1

@@ -394,10 +394,9 @@ class Workspace:
         key = (self.project_id, instance.flow, instance.state.version, work.ref[1])
         if work.is_stored and state.facts:
             work.before = execution_of(state.facts, service, state.settled)
-            rollups.add_step(key, work.before, -1)
         state.facts = merge_facts(state.facts, work.new_facts)
         work.execution = execution_of(state.facts, service, state.settled)
-        rollups.add_step(key, work.execution, 1)
+        rollups.change_step(key, work.before, work.execution)
 
     def undo_all(self) -> None:
         """Find out what each compensation that has completed undoes, every step execution being at hand."""

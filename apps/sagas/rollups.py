@@ -15,6 +15,7 @@ import msgspec
 from apps.sagas.attempts import Execution
 from apps.sagas.events import Micros
 from apps.sagas.histogram import bucket_of
+from apps.sagas.shapes import Attempt
 
 MINUTE: Micros = 60_000_000
 _LATEST_MINUTE = 2**31 - 1
@@ -72,9 +73,24 @@ class RollupDeltas:
 
     def add_step(self, key: RollupKey, execution: Execution, sign: int) -> None:
         """Count all attempts of a step execution, or take them back with sign -1."""
+        self._add_attempts(key, execution.attempts, execution, sign)
+
+    def change_step(self, key: RollupKey, before: Execution | None, after: Execution) -> None:
+        """Count a step execution in place of what it was before; attempts that stay as they were cost nothing."""
+        same = 0
+        if before is not None:
+            if (before.compensates is None) == (after.compensates is None):
+                for old, new in zip(before.attempts, after.attempts, strict=False):
+                    if old != new:
+                        break
+                    same += 1
+            self._add_attempts(key, before.attempts[same:], before, -1)
+        self._add_attempts(key, after.attempts[same:], after, 1)
+
+    def _add_attempts(self, key: RollupKey, attempts: list[Attempt], execution: Execution, sign: int) -> None:
         cells = self._cells
         undoes = execution.compensates is not None
-        for attempt in execution.attempts:
+        for attempt in attempts:
             started, ended = attempt.started_at, attempt.ended_at
             began = started if started is not None else attempt.scheduled_at
             if began is None:

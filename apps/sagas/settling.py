@@ -29,8 +29,8 @@ from apps.sagas.attempts import (
 )
 from apps.sagas.events import Micros
 
-#: At least so many of the latest facts stay with their step, and fewer than three times as many.
-WINDOW = 64
+#: At least so many of the latest facts stay with their step, and fewer than twice as many once any have settled.
+WINDOW = 32
 
 
 def settle(facts: list[Fact], settled: Settled | None) -> tuple[Settled | None, list[Fact], list[Fact]]:
