@@ -20,7 +20,7 @@ _ENTRIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("instances", "Instances", ("correlation", "share")),
     ("flows", "Flows", ("flow", "flow_new")),
     ("findings", "Findings", ("owed",)),
-    ("incidents", "Incidents", ("incident",)),
+    ("incidents", "Incidents", ("incident", "stuck_causes")),
     (
         "dead_letters",
         "Dead letters",

@@ -11,6 +11,7 @@ from apps.alerts.delivery import deliver_due
 from apps.alerts.models import DeliveryTry, Rule
 from apps.alerts.receivers import RECEIVERS, chat, pagers
 from apps.alerts.receivers.outcome import SettingsError
+from apps.projects import audit
 from tests.alerts.test_receivers import HOSTILE, hostile_incident
 from tests.alerts.world import Request, Target, World, answer, at
 
@@ -101,7 +102,7 @@ def test_telegram_gets_text_without_a_parse_mode(world: World, here: Target) -> 
 
 
 def test_pagerduty_triggers_one_alert_and_resolves_it_by_its_key(world: World, here: Target) -> None:
-    opened, resolved = story(world, here, "pagerduty", key=KEY, region="eu")
+    opened, resolved = story(world, here, "pagerduty", api_key=KEY, region="eu")
     assert opened.path == "/v2/enqueue"
     assert (opened.json["routing_key"], opened.json["event_action"]) == (KEY, "trigger")
     payload = opened.json["payload"]
@@ -112,7 +113,7 @@ def test_pagerduty_triggers_one_alert_and_resolves_it_by_its_key(world: World, h
 
 
 def test_opsgenie_makes_one_alert_and_closes_it_by_its_alias(world: World, here: Target) -> None:
-    opened, closed = story(world, here, "opsgenie", key=KEY, region="us")
+    opened, closed = story(world, here, "opsgenie", api_key=KEY, region="us")
     assert (opened.path, opened.headers["authorization"]) == ("/v2/alerts", f"GenieKey {KEY}")
     assert (opened.json["priority"], opened.json["alias"]) == ("P1", "sagascope-shop-1")
     assert len(opened.json["message"]) <= 130
@@ -121,7 +122,7 @@ def test_opsgenie_makes_one_alert_and_closes_it_by_its_alias(world: World, here:
 
 def test_an_alert_that_opsgenie_no_longer_has_is_as_good_as_closed(world: World, here: Target) -> None:
     here.reply = lambda request, handler: answer(404 if "/close" in request.path else 202)(request, handler)
-    story(world, here, "opsgenie", key=KEY, region="us")
+    story(world, here, "opsgenie", api_key=KEY, region="us")
 
 
 def test_the_webhook_as_of_alertmanager_has_every_key_of_version_4(world: World, here: Target) -> None:
@@ -175,7 +176,7 @@ def test_what_a_target_answers_is_kept_without_anything_of_its_address(kind: str
         handler.wfile.write(body)
 
     here.reply = reply
-    given = {"url": here.url, "key": KEY, "region": "us", "token": TOKEN, "chat": "@ops"}
+    given = {"url": here.url, "api_key": KEY, "region": "us", "token": TOKEN, "chat": "@ops"}
     world.receiver("told", kind, **given)
     world.start("a")
     world.sweep(31)
@@ -199,8 +200,8 @@ def test_what_a_target_answers_is_kept_without_anything_of_its_address(kind: str
         ("teams", {"url": ""}, "url"),
         ("telegram", {"token": "../../x", "chat": "1"}, "token"),
         ("telegram", {"token": TOKEN, "chat": "x?y"}, "chat"),
-        ("pagerduty", {"key": "short", "region": "us"}, "key"),
-        ("opsgenie", {"key": KEY, "region": "moon"}, "region"),
+        ("pagerduty", {"api_key": "short", "region": "us"}, "api_key"),
+        ("opsgenie", {"api_key": KEY, "region": "moon"}, "region"),
         ("alertmanager", {"url": "http://127.0.0.1:9093"}, "url"),
         ("alertmanager_webhook", {"url": "https://93.184.216.34/", "token": "a\r\nb"}, "token"),
     ],
@@ -209,3 +210,13 @@ def test_settings_that_cannot_be_right_are_refused(kind: str, settings: dict[str
     with pytest.raises(SettingsError) as refused:
         RECEIVERS[kind].check(settings)
     assert list(refused.value.problems) == [field]
+
+
+@pytest.mark.parametrize("kind", list(RECEIVERS))
+def test_the_audit_log_keeps_no_secret_of_a_receivers_form(kind: str) -> None:
+    for field in RECEIVERS[kind].fields:
+        if field.is_secret:
+            kept = audit.harmless(
+                {f"setting-{field.name}": f"https://{KEY}.test/{KEY}" if field.name == "url" else KEY}
+            )
+            assert KEY not in str(kept)

@@ -88,4 +88,4 @@ def test_the_log_tells_every_try_to_tell_somebody(sign_in: SignIn, shop: Project
 
 
 def test_the_navigation_counts_what_is_unresolved(sign_in: SignIn, stuck: Incident) -> None:
-    assert '2<span class="sr"> unresolved</span>' in text_of(sign_in("viewer").get("/settings"))
+    assert '2</span><span class="sr"> unresolved</span>' in text_of(sign_in("viewer").get("/settings"))

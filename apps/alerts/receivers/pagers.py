@@ -31,12 +31,12 @@ class _ByKey:
     takes_digests = False
 
     def check(self, settings: Mapping[str, str]) -> dict[str, str]:
-        key, region = settings.get("key", "").strip(), settings.get("region", "").strip() or "us"
+        key, region = settings.get("api_key", "").strip(), settings.get("region", "").strip() or "us"
         if not _KEY.fullmatch(key):
-            raise SettingsError({"key": "a key of 16 to 128 letters, digits, _ and -"})
+            raise SettingsError({"api_key": "a key of 16 to 128 letters, digits, _ and -"})
         if region not in PAGERDUTY:
             raise SettingsError({"region": "us or eu"})
-        return {"key": key, "region": region}
+        return {"api_key": key, "region": region}
 
     def describe(self, settings: Mapping[str, str]) -> str:
         return f"an integration in {dict(REGION.choices)[settings['region']]}"
@@ -48,12 +48,12 @@ class PagerDutyReceiver(_ByKey):
     code = "pagerduty"
     label = "PagerDuty"
     fields: tuple[Field, ...] = (
-        Field("key", "Integration key", "of an “Events API v2” integration of a service", is_secret=True),
+        Field("api_key", "Integration key", "of an “Events API v2” integration of a service", is_secret=True),
         REGION,
     )
 
     def send(self, settings: Mapping[str, str], message: Message) -> Sent:
-        return posted_json(f"{PAGERDUTY[settings['region']]}/v2/enqueue", self.body(settings["key"], message))
+        return posted_json(f"{PAGERDUTY[settings['region']]}/v2/enqueue", self.body(settings["api_key"], message))
 
     def body(self, key: str, message: Message) -> dict[str, Any]:
         """What is posted."""
@@ -92,12 +92,12 @@ class OpsgenieReceiver(_ByKey):
     code = "opsgenie"
     label = "Opsgenie"
     fields: tuple[Field, ...] = (
-        Field("key", "API key", "of an API integration that may create and update alerts", is_secret=True),
+        Field("api_key", "API key", "of an API integration that may create and update alerts", is_secret=True),
         REGION,
     )
 
     def send(self, settings: Mapping[str, str], message: Message) -> Sent:
-        base, headers = OPSGENIE[settings["region"]], {"Authorization": f"GenieKey {settings['key']}"}
+        base, headers = OPSGENIE[settings["region"]], {"Authorization": f"GenieKey {settings['api_key']}"}
         if message.is_good_news:
             url = f"{base}/v2/alerts/{quote(alias(message), safe='')}/close?identifierType=alias"
             note = {"source": "Sagascope", "note": message.subject[:1000]}
