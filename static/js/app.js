@@ -172,6 +172,7 @@ function connect() {
   live.socket = socket;
   socket.addEventListener("open", () => {
     live.isOpen = true;
+    root.dataset.socket = "open";
     live.retry = 0;
     refreshSoon();
     showPill();
@@ -183,6 +184,7 @@ function connect() {
   socket.addEventListener("close", (event) => {
     live.isOpen = false;
     live.wasTried = true;
+    delete root.dataset.socket;
     showPill();
     // Signed out, or no longer a member: the page itself then says what is the case.
     if (event.code === 4401 || event.code === 4403) {

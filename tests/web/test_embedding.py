@@ -91,6 +91,7 @@ def test_a_revoked_link_opens_nothing(url: str, sign_in: SignIn, shop: Project) 
     answer = Client().get(url)
     assert answer.status_code == 410
     assert "order-7" not in text_of(answer)
+    assert not answer.cookies
 
 
 def test_a_link_ends_by_itself(shop: Project, saga: None) -> None:

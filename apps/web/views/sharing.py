@@ -83,9 +83,9 @@ def _embedded(request: HttpRequest, token: str) -> HttpResponse:
     try:
         link = embedding.open_link(token, micros.now())
     except embedding.NoSuchLinkError:
-        return render(request, "web/embed_over.html", {"is_unknown": True}, status=404)
+        return render(request, "web/embed_over.html", {"is_embedded": True, "is_unknown": True}, status=404)
     except embedding.LinkOverError:
-        return render(request, "web/embed_over.html", status=410)
+        return render(request, "web/embed_over.html", {"is_embedded": True}, status=410)
     given = {name: request.GET[name] for name in _SHOWN if name in request.GET}
     asked = request.GET.copy()
     asked.clear()
