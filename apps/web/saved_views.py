@@ -22,7 +22,7 @@ class ViewError(ValueError):
     """A view cannot be saved as asked; the message says why."""
 
 
-def views_for(project_id: int, user_id: int) -> list[SavedView]:
+def views_for(project_id: int, user_id: int | None) -> list[SavedView]:
     """The person's own views and those that are shared in the project, by name."""
     found = SavedView.objects.filter(Q(owner_id=user_id) | Q(is_shared=True), project_id=project_id)
     return list(found.select_related("owner").order_by("name", "pk")[: 2 * MOST_VIEWS])
@@ -62,12 +62,12 @@ def delete_view(project_id: int, user: Any, view_id: int, *, is_admin: bool) -> 
     return view.name
 
 
-def chosen_columns(project_id: int, user_id: int) -> tuple[str, ...]:
+def chosen_columns(project_id: int, user_id: int | None) -> tuple[str, ...]:
     """The columns that a person chose in a project; none for whoever chose nothing."""
-    found = PageChoice.objects.filter(project_id=project_id, user_id=user_id).values_list("columns", flat=True).first()
+    found = PageChoice.objects.filter(project_id=project_id, user_id=user_id or 0).values_list("columns", flat=True).first()
     return read_columns(found or ())
 
 
-def choose_columns(project_id: int, user_id: int, columns: tuple[str, ...]) -> None:
+def choose_columns(project_id: int, user_id: int | None, columns: tuple[str, ...]) -> None:
     """Remember the columns of a person in a project; none = the usual ones again."""
-    PageChoice.objects.update_or_create(project_id=project_id, user_id=user_id, defaults={"columns": list(columns)})
+    PageChoice.objects.update_or_create(project_id=project_id, user_id=user_id or 0, defaults={"columns": list(columns)})

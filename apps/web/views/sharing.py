@@ -7,6 +7,7 @@ navigation, no payloads, only the timeline of one correlation. Which sites may f
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from csp.decorators import csp_replace
 from django.conf import settings
@@ -70,8 +71,8 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
 @xframe_options_exempt
 def embed(request: HttpRequest, token: str) -> HttpResponse:
     """What a link shows: 404 for what nobody made, 410 once it has expired or was revoked."""
-    framed = csp_replace({"frame-ancestors": settings.EMBED_FRAME_ANCESTORS})(_embedded)
-    response = framed(request, token)
+    framed: Any = csp_replace({"frame-ancestors": settings.EMBED_FRAME_ANCESTORS})(_embedded)  # type: ignore[arg-type]
+    response: HttpResponse = framed(request, token)
     add_never_cache_headers(response)
     # The address is the key: no other site is to learn it, and no search engine.
     response.headers["Referrer-Policy"] = "no-referrer"
