@@ -6,11 +6,12 @@ and by `manage.py rebuild`. Online: each correlation is locked for the moment th
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
 import psycopg
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from apps.projects.models import Project
@@ -23,8 +24,15 @@ from apps.sagas.models import Correlation, Reprojection
 from apps.sagas.rollups import RollupDeltas
 from apps.sagas.storage import decode_event
 
+logger = logging.getLogger(__name__)
+
 #: Correlations per transaction of a background run: small, so that nobody waits long for a lock.
 BATCH = 50
+#: A deadlock with judges or writers is rare, and PostgreSQL's way to say "again".
+TRIES = 3
+_AGAIN = frozenset({"40P01", "40001"})
+#: So much of what went wrong is kept with a run.
+ERROR_LENGTH = 2_000
 
 
 def reproject_locked(
@@ -87,10 +95,11 @@ def _clear(cursor: psycopg.Cursor, old: Workspace, kept: set[str]) -> None:
 
 
 def run_open_reprojections(seconds: float = 60.0) -> int:
-    """Work on the re-projections that are asked for, at most about `seconds`; the number of correlations done.
+    """Work on the re-projections that are asked for, at most about `seconds`; the number of correlations visited.
 
     Each batch commits together with its progress, so a killed worker loses nothing and the next one goes on. Two
-    workers at once are kept apart by a lock.
+    workers at once are kept apart by a lock. A correlation that cannot be projected anew stays as it was, and its run
+    says so in `error`: neither the rest of the project nor other projects wait for it.
     """
     until = time.monotonic() + seconds
     done = 0
@@ -131,14 +140,49 @@ def _next_batch(run: Reprojection) -> int:
         run.finished_at = timezone.now()
         run.save(update_fields=["finished_at"])
         return 0
-    with transaction.atomic():
-        reproject(run.project_id, [correlation.correlation_id for correlation in batch])
-        run.cursor_id = batch[-1].id
-        run.done += len(batch)
-        run.total = max(run.total, run.done)
-        run.save(update_fields=["cursor_id", "done", "total"])
+    try:
+        _visit(run, batch)
+    except (OperationalError, InterfaceError):
+        raise  # of the database, not of what is read: the next worker tries again
+    except Exception:
+        logger.exception("a batch of run %s cannot be projected anew: one by one", run.pk)
+        for correlation in batch:
+            _visit_or_note(run, correlation)
     feed.announce(run.project_id, [correlation.id for correlation in batch])
     return len(batch)
+
+
+def _visit(run: Reprojection, batch: Sequence[Correlation]) -> None:
+    """Project a batch anew and note the progress: both or neither."""
+    for again in range(TRIES):
+        try:
+            with transaction.atomic():
+                reproject(run.project_id, [correlation.correlation_id for correlation in batch])
+                _note_progress(run, batch)
+            return
+        except OperationalError as error:
+            known = getattr(error.__cause__, "sqlstate", None) in _AGAIN
+            if again == TRIES - 1 or connection.in_atomic_block or not known:
+                raise
+
+
+def _visit_or_note(run: Reprojection, correlation: Correlation) -> None:
+    try:
+        _visit(run, [correlation])
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        logger.exception("correlation %s cannot be projected anew", correlation.pk)
+        told = f"{correlation.correlation_id}: {type(error).__name__}: {error}".replace("\0", "")
+        run.error = f"{run.error}\n{told}".strip()[:ERROR_LENGTH]
+        _note_progress(run, [correlation])
+
+
+def _note_progress(run: Reprojection, batch: Sequence[Correlation]) -> None:
+    run.cursor_id = batch[-1].id
+    run.done += len(batch)
+    run.total = max(run.total, run.done)
+    run.save(update_fields=["cursor_id", "done", "total", "error"])
 
 
 def reproject(project_id: int, correlation_ids: Sequence[str]) -> None:

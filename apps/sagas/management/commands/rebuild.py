@@ -19,7 +19,10 @@ class Command(BaseCommand):
         parser.add_argument("--project", help="slug of one project; all of them when not given")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Start a run for each project, or go on with the one that was interrupted."""
+        """Start a run for each project, or go on with the one that was interrupted.
+
+        Raises CommandError for an unknown project, and names what could not be projected anew.
+        """
         projects = Project.objects.order_by("id")
         if slug := options["project"]:
             projects = projects.filter(slug=slug)
@@ -37,4 +40,6 @@ class Command(BaseCommand):
                     time.sleep(0.2)
                 run.refresh_from_db()
                 self.stdout.write(f"{run.project.slug}: {run.done} of {run.total} correlations")
+        if failed := [f"{run.project.slug}: {line}" for run in runs for line in run.error.splitlines()]:
+            raise CommandError("\n".join(["these could not be projected anew and stay as they were:", *failed]))
         self.stdout.write(self.style.SUCCESS("rebuilt"))
