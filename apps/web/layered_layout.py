@@ -147,7 +147,7 @@ def _place_front(layout: Layout, names: list[str], links: list[Link], ranks: dic
     _order(layers, near, place)
     lanes = _lanes(layers, near, place, weight)
     least = min(lanes.values(), default=0.0)
-    lanes = {item: lane - least for item, lane in lanes.items()}
+    lanes = {item: round(lane - least, 2) for item, lane in lanes.items()}
     layout.lanes = max(lanes.values(), default=-1.0) + 1
     for name in names:
         layout.spots[name] = Spot(ranks[name], lanes[name])
@@ -177,6 +177,7 @@ def _lanes(
     place: dict[_Item, int],
     weight: dict[_Item, float],
 ) -> dict[_Item, float]:
+    """How far across each item lies; where two cannot both be where they should, the frequent one gives way least."""
     lanes = {item: float(index) for items in layers for index, item in enumerate(items)}
     for sweep in range(_SWEEPS):
         way = 1 if sweep % 2 == 0 else -1
@@ -186,7 +187,7 @@ def _lanes(
             for item in items:
                 sides = [(lanes[other], share) for other, share in near[item] if place[other] == layer - way]
                 wanted.append(_median(sides) if sides else lanes[item])
-            placed = _apart(wanted, [max(weight[item], 1e-6) for item in items])
+            placed = _apart(wanted, [max(weight[item], 1e-3) ** 4 for item in items])
             lanes.update(zip(items, placed, strict=True))
     return lanes
 
