@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -101,6 +101,11 @@ def recent_history(project_id: int, correlation_id: str, correlation_uuid: str, 
 
 
 def _told(row: Sequence[Any], meaning: catalog.ProjectMeaning) -> Told:
+    event = _event(row)
+    return Told(event, meaning.interpreter(row[2]).interpret(event), row[2])
+
+
+def _event(row: Sequence[Any]) -> SagaEvent:
     stated = _decode(row[7])
     if "kind" in stated:
         stated["kind"] = _KINDS.get(stated["kind"])
@@ -109,10 +114,25 @@ def _told(row: Sequence[Any], meaning: catalog.ProjectMeaning) -> Told:
     for name in ("causation_ids", "flags"):
         if name in stated:
             stated[name] = tuple(stated[name])
-    event = SagaEvent(
+    return SagaEvent(
         id=row[0], source=row[1], type=row[3], occurred_at=row[4], received_at=row[5], sequence=row[6], **stated
     )
-    return Told(event, meaning.interpreter(row[2]).interpret(event), row[2])
+
+
+def read_stated(
+    project_id: int, correlation_id: str, correlation_uuid: str, kinds: Collection[EventKind]
+) -> list[tuple[SagaEvent, EventKind]]:
+    """The events that say themselves that they are of one of these kinds, in order, without reading the others.
+
+    Raises ReadTooLongError.
+    """
+    shard = shard_of(project_id, correlation_id)
+    spelt = [f'%"kind":"{kind.value}"%' for kind in sorted(kinds)]
+    with read_limit(), connection.cursor() as cursor:
+        cursor.execute(_READ + " AND attributes LIKE ANY(%s)", [shard, UUID(correlation_uuid), spelt])
+        events = [_event(row) for row in cursor.fetchall()]
+    events.sort(key=lambda one: (*one.order, one.source))
+    return [(event, event.kind) for event in events if event.kind is not None and event.kind in kinds]
 
 
 def read_payloads(

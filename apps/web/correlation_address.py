@@ -75,6 +75,8 @@ def read_address(request: HttpRequest) -> Address:
         shut=frozenset(filter(None, values.get("shut", "").split(","))),
         blocks=_blocks(request.GET.get("block") or values.get("rows")),
         event_id=event_id or None,
+        is_relative=values.get("axis") == "relative",
+        shows_path=values.get("path") == "1",
     )
     tab = values.get("tab", "")
     more = frozenset(int(text) for text in values.get("more", "").split(",")[:_MOST_OPENED] if _NUMBER.fullmatch(text))

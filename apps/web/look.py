@@ -8,9 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from apps.lib.micros import Micros
-from apps.sagas.history import History, Told, recent_history
+from apps.sagas.events import EventKind, SagaEvent
+from apps.sagas.history import History, Told, read_stated, recent_history
 from apps.sagas.past import By, Course, Moment, project
+from apps.sagas.sequence.messages import kind_of
 from apps.sagas.shapes import CorrelationView
+from apps.sagas.timeline.happenings import KINDS
 from apps.sagas.timeline.wording import visible
 from apps.sagas.watermarks import Watermarks
 from apps.web.correlation_address import Address
@@ -45,6 +48,14 @@ class Look:
         if self.moment is None:
             return list(self.history.told)
         return sorted(self.course.told[: self.course.known_at(self.moment)], key=lambda one: one.place)
+
+    def beside_steps(self, few: int) -> list[tuple[SagaEvent, EventKind]]:
+        """Signals, timers and dead letters; where there are more than `few` events, those that say so themselves."""
+        view = self.view
+        if self.moment is None and view.event_count > few:
+            return read_stated(view.project_id, view.correlation_id, view.correlation_uuid, KINDS)
+        told = ((one.event, kind_of(one.event, one.meaning)) for one in self.known)
+        return [(event, kind) for event, kind in told if kind in KINDS]
 
     def inspected(self, address: Address) -> dict[str, Any]:
         """Context of the inspector; an event that was not known yet is not shown."""

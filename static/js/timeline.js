@@ -161,9 +161,31 @@
   }
 
   function clock(micros, length) {
+    const origin = Number(plane()?.dataset.origin ?? 0);
+    if (origin) return `+${sinceText(micros - origin)}`;
+    if (isLocal()) return momentText(new Date(micros / 1000), length < 20e6 ? "millis" : "time");
     const text = new Date(micros / 1000).toISOString();
     return length < 20e6 ? text.slice(11, 23) : text.slice(11, 19);
   }
+
+  function sinceText(micros) {
+    if (micros < 60e6) return `${(micros / 1e6).toFixed(micros < 10e6 ? 2 : 1)} s`;
+    const seconds = Math.floor(micros / 1e6);
+    return seconds < 3600 ? `${Math.floor(seconds / 60)} m ${String(seconds % 60).padStart(2, "0")} s` : `${Math.floor(seconds / 3600)} h ${String(Math.floor((seconds % 3600) / 60)).padStart(2, "0")} m`;
+  }
+
+  // The reader's own zone, as the button in the head has it: the axis follows.
+  const isLocal = () => zone !== "UTC";
+
+  function showAxis() {
+    for (const label of document.querySelectorAll(".tl-axis text[data-at]")) {
+      label.dataset.utc ??= label.textContent;
+      label.textContent = isLocal() ? momentText(new Date(Number(label.dataset.at) / 1000), label.dataset.fine) : label.dataset.utc;
+    }
+  }
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[data-toggle-zone]")) setTimeout(showAxis);
+  });
 
   function shown() {
     const brush = document.querySelector("[data-brush]");
@@ -273,6 +295,8 @@
     w: () => jump("waiting", 1),
     W: () => jump("waiting", -1),
     f: () => document.querySelector(".tools [data-key=f]")?.click(),
+    c: () => document.querySelector(".tools [data-key=c]")?.click(),
+    r: () => document.querySelector(".tools [data-key=r]")?.click(),
     ArrowLeft: () => pan(-0.25),
     ArrowRight: () => pan(0.25),
     Escape: () => document.querySelector(".insp [data-close]")?.click(),
@@ -420,6 +444,35 @@
     tl.addEventListener("focusin", (event) => light(event.target.closest?.(".tl-row")));
   }
 
+  // Where a narrow screen does not reach: a row whose bars all lie beyond an edge shows there which way they lie -----------
+
+  function setUpEdges(region) {
+    let asked = false;
+    const look = () => {
+      asked = false;
+      const box = region.getBoundingClientRect();
+      const label = region.querySelector(".lab")?.getBoundingClientRect().width ?? 0;
+      const isWide = region.scrollWidth <= region.clientWidth + 1;
+      for (const row of region.querySelectorAll(".tl-block .tl-row")) {
+        const bars = isWide ? [] : [...row.querySelectorAll(".plane a")].map((bar) => bar.getBoundingClientRect());
+        row.classList.toggle("off-left", bars.length > 0 && bars.every((bar) => bar.right < box.left + label));
+        row.classList.toggle("off-right", bars.length > 0 && bars.every((bar) => bar.left > box.right));
+      }
+    };
+    const soon = () => {
+      if (!asked) requestAnimationFrame(look);
+      asked = true;
+    };
+    region.addEventListener("scroll", soon, { passive: true });
+    addEventListener("resize", soon, { passive: true });
+    region.addEventListener("click", (event) => {
+      const row = event.target.closest?.(".off-left, .off-right");
+      if (!row || event.target.closest("a")) return;
+      row.querySelector(".plane a")?.scrollIntoView({ block: "nearest", inline: "center", behavior: calm.matches ? "auto" : "smooth" });
+    });
+    soon();
+  }
+
   // A long saga opens at its tail (or at the selected event), a narrow screen at the selected event, else at now ------------
 
   function firstLook(region) {
@@ -445,6 +498,8 @@
     if (brush) setUpBrush(brush);
     if (plane()) setUpPlane(plane());
     if (scroller() && (!hold || hold.isFresh)) firstLook(scroller());
+    if (scroller()) setUpEdges(scroller());
+    showAxis();
   }
 
   ready();

@@ -7,12 +7,14 @@ small one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from apps.lib.micros import Micros
+from apps.lib.micros import DAY, MINUTE, SECOND, Micros
+from apps.sagas.events import EventKind, SagaEvent
 from apps.sagas.shapes import CorrelationView, InstanceView
 from apps.sagas.timeline import bars, rows, scale, whole
+from apps.sagas.timeline.critical import critical_path
 from apps.sagas.timeline.drawing import (
     BLOCK_ROWS,
     AxisTick,
@@ -24,6 +26,7 @@ from apps.sagas.timeline.drawing import (
     Timeline,
     percent,
 )
+from apps.sagas.timeline.happenings import draw_happenings, find_happenings
 from apps.sagas.timeline.lanes import Lane, Lanes, is_late, judged_at, lay_out
 from apps.sagas.timeline.wording import clock, day, reason, span, visible
 
@@ -36,6 +39,8 @@ _MOST_PENDING = 3
 _NARROW_PERCENT, _NOW_HALF = 7.0, 44
 #: A deadline ahead is drawn when it lies no further away than this share of what has passed.
 _AHEAD = 0.5
+#: How finely a label of the axis tells the time, in the words of the pages' script.
+_FINENESS = ("millis", "time", "clock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,10 @@ class Options:
     blocks: tuple[int, int] | None = None
     #: Id of the event that is being inspected.
     event_id: str | None = None
+    #: The axis tells how long after the begin, not the time of day.
+    is_relative: bool = False
+    #: Mark the steps on the critical path.
+    shows_path: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +81,12 @@ def build(
     *,
     watermarks: Mapping[int, Micros] | None = None,
     usual: Mapping[tuple[str, str], tuple[Micros, Micros]] | None = None,
+    told: Iterable[tuple[SagaEvent, EventKind]] = (),
 ) -> Timeline:
     """Draw `view` as it stands at `now`.
 
     `watermarks` are those of sources that lag: what late is judged by. `usual` is how long a step of a flow usually
-    runs: (flow, step) to (p50, p95).
+    runs: (flow, step) to (p50, p95). `told` are the events among which signals, timers and dead letters are found.
     """
     options = options or Options()
     watermarks = watermarks or {}
@@ -97,6 +107,7 @@ def build(
         ties_at=ties_at,
         now_x=now_x,
         usual=usual or {},
+        critical=frozenset(critical_path(view, now)) if options.shows_path else frozenset(),
     )
     first, last = _blocks_to_draw(lanes, options)
     blocks = tuple(_block(number, first <= number <= last, context) for number in range(_block_count(lanes)))
@@ -114,7 +125,7 @@ def build(
         height=lanes.height,
         row_count=len(lanes.lanes),
         blocks=blocks,
-        ticks=_axis(time, chips, now_x),
+        ticks=_axis(time, chips, now_x, bounds.start if options.is_relative else None),
         folds=time.folds,
         chips=chips,
         frames=tuple(_frame(one, lanes, context) for one in lanes.frames),
@@ -125,7 +136,7 @@ def build(
         ),
         spent=whole.draw_spent(view, bounds.start, min(bounds.end, max(now, bounds.start)), now, watermarks),
         now=percent(now_x) if now_x is not None else "",
-        now_text=f"now {clock(now)}",
+        now_text=f"+{span(max(0, now - bounds.start))}" if options.is_relative else f"now {clock(now)}",
         deadline=percent(time.at(deadline)) if deadline is not None else "",
         deadline_text=f"flow deadline {clock(deadline)}" if deadline is not None else "",
         failed=sum(lane.failed for lane in lanes.lanes),
@@ -134,6 +145,8 @@ def build(
         first_waiting=next((str(at) for at, lane in enumerate(lanes.lanes) if lane.waiting), ""),
         breaks=tuple(time.breaks()),
         date_text=day(bounds.window[0]),
+        happenings=draw_happenings(find_happenings(told, now), time),
+        critical=len(context.critical),
         loaded=(drawn[0] + 1, drawn[1] + 1),
     )
 
@@ -230,22 +243,27 @@ def _block(number: int, is_loaded: bool, context: rows.Context) -> Block:
     )
 
 
-def _axis(time: scale.Scale, chips: tuple[FoldChip, ...], now_x: float | None) -> tuple[AxisTick, ...]:
+def _axis(
+    time: scale.Scale, chips: tuple[FoldChip, ...], now_x: float | None, origin: Micros | None
+) -> tuple[AxisTick, ...]:
     """Labels keep clear of the chips of folds and now, of each other and of the edges."""
     taken = [(float(chip.chip_x.rstrip("%")), chip.half / _NARROW_PERCENT + 3.6) for chip in chips]
     if now_x is not None:
         taken.append((now_x, 9.5))
     drawn: list[AxisTick] = []
     free_from = 2.5
-    for tick in scale.ticks(time):
-        text = clock(tick.moment, tick.step)
+    for tick in scale.ticks(time, origin or 0):
+        text = clock(tick.moment, tick.step) if origin is None else f"+{span(tick.moment - origin)}"
         half = len(text) * bars.CHARACTER / 2 + 0.3
         clear = tick.x - half >= free_from - 2.5 and tick.x + half <= 100
         if not clear or any(abs(tick.x - x) < room for x, room in taken):
             text = ""
         else:
             free_from = tick.x + half + 2.8
-        drawn.append(AxisTick(percent(tick.x), text))
+        fine = (
+            "" if origin is not None or tick.step >= DAY else _FINENESS[(tick.step >= MINUTE) + (tick.step >= SECOND)]
+        )
+        drawn.append(AxisTick(percent(tick.x), text, tick.moment, fine))
     return tuple(drawn)
 
 

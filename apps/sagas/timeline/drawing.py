@@ -7,9 +7,13 @@ without a new layout; down, it is in pixels, because rows have known heights.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from apps.lib.micros import Micros
 from apps.sagas.timeline.scale import Fold
+
+if TYPE_CHECKING:
+    from apps.sagas.timeline.happenings import HappeningRow
 
 #: Heights in pixels: a row, a row with a second line, the axis of the undo lanes.
 ROW, TALL, UNDO_AXIS = 28, 46, 34
@@ -108,6 +112,8 @@ class Row:
     is_shut: bool = False
     #: Keys of the connectors that end here.
     ties: str = ""
+    #: It is on the critical path.
+    is_critical: bool = False
     bars: tuple[Bar, ...] = ()
     rects: tuple[Rect, ...] = ()
     lines: tuple[Line, ...] = ()
@@ -156,10 +162,12 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class AxisTick:
-    """A line of the grid; `text` is "" where a label would run into another."""
+    """A line of the grid; `text` is "" where a label would run into another, `fine` how finely it tells the time."""
 
     x: str
     text: str
+    moment: Micros = 0
+    fine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +288,10 @@ class Timeline:
     #: (moment, percent) of every joint of the scale.
     breaks: tuple[tuple[Micros, float], ...]
     date_text: str
+    #: Signals, timers and dead letters, under the lanes.
+    happenings: tuple[HappeningRow, ...] = ()
+    #: How many steps are on the critical path, where it is asked for.
+    critical: int = 0
     loaded: tuple[int, int] = field(default=(0, 0))
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ from apps.lib.micros import Micros
 from apps.sagas.shapes import InstanceView, StepView
 from apps.sagas.timeline import bars
 from apps.sagas.timeline.drawing import Label, Line, Mark, Rect, Row, Tie, percent
-from apps.sagas.timeline.lanes import Lane, Lanes, is_late, is_undo, judged_at, turned_back
+from apps.sagas.timeline.lanes import Lane, Lanes, StepKey, is_late, is_undo, judged_at, step_key, turned_back
 from apps.sagas.timeline.scale import Scale
 from apps.sagas.timeline.wording import clock, count, reason, span, visible
 
@@ -48,6 +48,8 @@ class Context:
     now_x: float | None
     #: How long a step of a flow usually runs: (flow, step) to (p50, p95).
     usual: Mapping[tuple[str, str], tuple[Micros, Micros]]
+    #: Steps on the critical path, where it is to be marked.
+    critical: Collection[StepKey] = frozenset()
 
 
 def reach_of(instance: InstanceView, now: Micros) -> Micros:
@@ -111,6 +113,7 @@ def _step_row(index: int, lane: Lane, context: Context) -> Row:
         and any(context.selected in attempt.event_ids for attempt in step.attempts),
         is_inferred=step.inferred,
         ties=context.ties_at.get(index, ""),
+        is_critical=step_key(lane.instance, step) in context.critical,
         bars=drawn.bars,
         lines=drawn.lines,
         rects=_usual_band(lane.instance.instance.flow, step, context),

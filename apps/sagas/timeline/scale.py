@@ -203,8 +203,8 @@ def _joined(intervals: Iterable[tuple[Micros, Micros]]) -> list[tuple[Micros, Mi
     return joined
 
 
-def ticks(scale: Scale) -> list[Tick]:
-    """Round moments, no closer than labels are wide, none inside a fold."""
+def ticks(scale: Scale, origin: Micros = 0) -> list[Tick]:
+    """Round moments, or round distances from `origin`; no closer than labels are wide, none inside a fold."""
     pieces = list(scale.pieces())
     shown = sum(t1 - t0 for t0, t1, _, _ in pieces)
     width = sum(x1 - x0 for _, _, x0, x1 in pieces)
@@ -215,7 +215,7 @@ def ticks(scale: Scale) -> list[Tick]:
     return [
         Tick(moment=moment, x=x0 + (x1 - x0) * (moment - t0) / (t1 - t0), step=step)
         for t0, t1, x0, x1 in pieces
-        for moment in range(t0 + (-t0 % step), t1 + 1, step)
+        for moment in range(t0 + ((origin - t0) % step), t1 + 1, step)
     ]
 
 

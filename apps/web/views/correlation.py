@@ -101,7 +101,8 @@ def _tab(look: Look, address: Address) -> dict[str, Any]:
     marks = look.watermarks.behind
     match address.tab:
         case "timeline":
-            timeline = build(view, now, address.options, watermarks=marks, usual=_usual(view, now))
+            usual = _usual(view, now)
+            timeline = build(view, now, address.options, watermarks=marks, usual=usual, told=look.beside_steps(_RULED))
             return {
                 "timeline": timeline,
                 "latest": look.latest(address, _LATEST),
@@ -261,6 +262,8 @@ def _timeline_links(timeline: Timeline, address: Address) -> dict[str, Any]:
     start, end = timeline.start, timeline.end
     length = end - start
     return {
+        "path_link": address.with_(path=None if address.options.shows_path else "1"),
+        "axis_link": address.with_(axis=None if address.options.is_relative else "relative"),
         "fold_link": address.with_(fold="0" if address.options.is_folded else None, open=None),
         "zoom_in_link": address.with_(**_middle(timeline)),
         "zoom_out_link": address.with_(**_around(timeline, (start + end) // 2, round(length * _ZOOM))),
