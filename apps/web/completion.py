@@ -101,7 +101,7 @@ def _keys(project_id: int, word: str, start: int, caret: int) -> dict[str, Any]:
     sign, wanted = ("-", word[1:]) if word.startswith("-") else ("", word)
     proposals = []
     if wanted.lower().startswith("attr"):
-        names = _attribute_names(project_id)
+        names = attribute_names(project_id)
         proposals += [
             Proposal(start, caret, f"{sign}attr.{spelt(name)}=", f"{sign}attr.", name, "a fact of the events")
             for name in names
@@ -190,7 +190,8 @@ def _attribute_values(project_id: int, match: re.Match[str], start: int, caret: 
     return _answer(f"attr.{match['name']}: values seen", proposals)
 
 
-def _attribute_names(project_id: int) -> list[str]:
+def attribute_names(project_id: int) -> list[str]:
+    """Names of searchable facts, the most frequent of a sample first."""
     sql = (
         "SELECT name, count(*) FROM (SELECT name FROM instance_attribute WHERE project_id = %s LIMIT 5000) AS sample"
         " GROUP BY 1 ORDER BY 2 DESC LIMIT 50"

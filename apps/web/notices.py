@@ -26,7 +26,9 @@ def latest(project_id: int) -> int:
 
 def count_unread(project_id: int, user_id: int | None) -> int:
     """Unresolved incidents that opened since the person last looked at the incidents."""
-    seen = PageChoice.objects.filter(project_id=project_id, user_id=user_id or 0).values_list("incident_seen", flat=True)
+    seen = PageChoice.objects.filter(project_id=project_id, user_id=user_id or 0).values_list(
+        "incident_seen", flat=True
+    )
     return _told(project_id).filter(number__gt=seen.first() or 0).count()
 
 
@@ -35,7 +37,9 @@ def mark_seen(project_id: int, user_id: int | None) -> None:
     number = latest(project_id)
     changed = PageChoice.objects.filter(project_id=project_id, user_id=user_id or 0).update(incident_seen=number)
     if not changed and number:
-        PageChoice.objects.get_or_create(project_id=project_id, user_id=user_id or 0, defaults={"incident_seen": number})
+        PageChoice.objects.get_or_create(
+            project_id=project_id, user_id=user_id or 0, defaults={"incident_seen": number}
+        )
 
 
 def opened_since(project_id: int, number: int) -> list[Incident]:

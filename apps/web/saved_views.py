@@ -64,10 +64,14 @@ def delete_view(project_id: int, user: Any, view_id: int, *, is_admin: bool) -> 
 
 def chosen_columns(project_id: int, user_id: int | None) -> tuple[str, ...]:
     """The columns that a person chose in a project; none for whoever chose nothing."""
-    found = PageChoice.objects.filter(project_id=project_id, user_id=user_id or 0).values_list("columns", flat=True).first()
+    found = (
+        PageChoice.objects.filter(project_id=project_id, user_id=user_id or 0).values_list("columns", flat=True).first()
+    )
     return read_columns(found or ())
 
 
 def choose_columns(project_id: int, user_id: int | None, columns: tuple[str, ...]) -> None:
     """Remember the columns of a person in a project; none = the usual ones again."""
-    PageChoice.objects.update_or_create(project_id=project_id, user_id=user_id or 0, defaults={"columns": list(columns)})
+    PageChoice.objects.update_or_create(
+        project_id=project_id, user_id=user_id or 0, defaults={"columns": list(columns)}
+    )

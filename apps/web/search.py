@@ -20,11 +20,12 @@ from apps.lib.micros import Micros
 from apps.lib.read_limit import ReadTooLongError, read_limit
 from apps.projects.models import Project, Role, Source
 from apps.sagas import queries
+from apps.sagas.conditions import like
 from apps.sagas.locking import shard_of
 from apps.sagas.models import Correlation, Flow, Instance
-from apps.sagas.query import QueryError, parse
+from apps.sagas.query import Pattern, Query, QueryError, Term, parse, to_text
 from apps.web.access import may
-from apps.web.completion import spelt
+from apps.web.completion import attribute_names, spelt
 from apps.web.saved_views import views_for
 
 LONGEST = 2000
@@ -32,6 +33,8 @@ LONGEST = 2000
 MOST = 6
 #: Events are not indexed by id alone or by trace: looking for one may take so long, and no longer.
 EVENT_SECONDS = 2.0
+#: The same for values of facts, of so many names, from so many characters on.
+FACT_SECONDS, _MOST_NAMES, _SHORTEST_FACT = 0.5, 16, 3
 _TRACE = re.compile(r"(?:[0-9a-f]{2}-)?(?P<trace>[0-9a-f]{32})(?:-[0-9a-f]{16}(?:-[0-9a-f]{2})?)?", re.IGNORECASE)
 _XRAY = re.compile(r"(?:Root=)?1-(?P<first>[0-9a-f]{8})-(?P<rest>[0-9a-f]{24})", re.IGNORECASE)
 #: What ids look like: no spaces, and long enough or with a figure in it, so that words cost no search of all events.
@@ -110,6 +113,7 @@ def find(project: Project, user: Any, role: str, text: str, now: Micros, *, is_d
         events = _events(project.pk, wanted, found)
     groups: list[tuple[str, list[Hit]]] = [
         ("Sagas", sagas),
+        ("Facts", [] if sagas or events else _facts(project.pk, wanted)),
         ("Events", events),
         ("Incidents", _incidents(project.pk, wanted)),
         ("Pages", pages),
@@ -154,6 +158,34 @@ def _sagas(project_id: int, text: str, now: Micros, found: Found) -> list[Hit]:
         details.setdefault(instance.correlation_id, detail)
     is_one_fact = len(details) == 1 and facts > 0
     return [_saga(one, detail, is_exact=is_one_fact) for one, detail in list(details.items())[:MOST]]
+
+
+def _facts(project_id: int, text: str) -> list[Hit]:
+    """Values of searchable facts that begin so: what is typed of an order number."""
+    if len(text) < _SHORTEST_FACT:
+        return []
+    sql = (
+        "SELECT named.name, fact.value FROM unnest(%s::text[]) AS named(name) CROSS JOIN LATERAL (SELECT DISTINCT value"
+        " FROM instance_attribute WHERE project_id = %s AND name = named.name AND value LIKE %s ORDER BY value LIMIT 4)"
+        " AS fact LIMIT %s"
+    )
+    try:
+        with read_limit(FACT_SECONDS), connection.cursor() as cursor:
+            cursor.execute(
+                sql, [attribute_names(project_id)[:_MOST_NAMES], project_id, like(Pattern((text, ""))), MOST]
+            )
+            rows = cursor.fetchall()
+    except ReadTooLongError:
+        return []
+    return [
+        Hit(value, f"attr.{name}", f"{reverse('web:instances')}?{urlencode({'q': fact_query(name, value)})}", "search")
+        for name, value in rows
+    ]
+
+
+def fact_query(name: str, value: str) -> str:
+    """The query that finds instances by a fact."""
+    return to_text(Query((Term("attr", "=", (Pattern((value,)),), name=name),)))
 
 
 def _why(instance: Instance, text: str) -> str:

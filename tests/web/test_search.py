@@ -65,6 +65,14 @@ def test_what_may_mean_several_things_is_listed(sign_in: SignIn, source: Source,
         assert f'href="{url}"' in page
 
 
+def test_a_fact_that_is_half_typed_is_offered(sign_in: SignIn, order: None) -> None:
+    client = sign_in("viewer")
+
+    assert 'href="/instances?q=attr.order_number%3DA-4711"' in text_of(client.get("/search", {"q": "A-47"}))
+    assert "attr.order_number" not in text_of(client.get("/search", {"q": "A-%11"}))
+    assert "attr.order_number" not in text_of(sign_in("foreign").get("/search", {"q": "A-47"}))
+
+
 def test_nothing_typed_offers_the_pages_that_the_reader_may_open(sign_in: SignIn, trouble: None) -> None:
     assert 'href="/sources/new"' in text_of(sign_in("admin").get("/search"))
     assert 'href="/sources/new"' not in text_of(sign_in("viewer").get("/search"))
