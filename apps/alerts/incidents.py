@@ -122,12 +122,7 @@ def _reopen_or_leave(
 
 
 def _touch(rule: Rule, incident: Incident, cause: Cause, now: Micros, silenced_until: Micros | None) -> Change:
-    is_due = bool(incident.snoozed_until is not None and incident.snoozed_until <= now) or _is_news(
-        rule, incident, cause, now
-    )
-    facts = _facts_of(rule, cause)
-    is_same = _facts(incident, facts) == facts and incident.silenced_until == silenced_until
-    if is_same and not is_due:
+    if is_as_known(rule, incident, cause, now, silenced_until):
         return Change.UNCHANGED
     incident = _locked(incident)
     if incident.resolved_at is not None:  # by a person, a moment ago: the next sweep will see
@@ -160,6 +155,15 @@ def _touch(rule: Rule, incident: Incident, cause: Cause, now: Micros, silenced_u
         delivery.enqueue(incident, rule, kind, now)
     changed(rule.project_id)
     return change
+
+
+def is_as_known(rule: Rule, incident: Incident, cause: Cause, now: Micros, silenced_until: Micros | None) -> bool:
+    """True when an unresolved incident says how its cause stands already, and nothing of it is due."""
+    if incident.snoozed_until is not None and incident.snoozed_until <= now:
+        return False
+    facts = _facts_of(rule, cause)
+    is_same = _facts(incident, facts) == facts and incident.silenced_until == silenced_until
+    return is_same and not _is_news(rule, incident, cause, now)
 
 
 def _is_news(rule: Rule, incident: Incident, cause: Cause, now: Micros) -> bool:

@@ -92,6 +92,7 @@ def _sweep_project(project_id: int, now: Micros, judged_at: Micros, report: Swee
         return
     report.projects += 1
     active = silences.active(project_id, now)
+    known = {one.fingerprint: one for one in Incident.objects.filter(project_id=project_id, resolved_at=None)}
     judged: set[int] = set()
     found: set[str] = set()
     for rule in Rule.objects.filter(project_id=project_id, is_enabled=True).order_by("pk"):
@@ -111,10 +112,14 @@ def _sweep_project(project_id: int, now: Micros, judged_at: Micros, report: Swee
             found |= _kept(rule)
             continue
         for cause in causes:
-            change = incidents.open_or_touch(rule, cause, now, silenced_until=quiet.get(cause.key))
+            fingerprint, until = cause.fingerprint(rule.pk), quiet.get(cause.key)
+            found.add(fingerprint)
+            incident = known.get(fingerprint)
+            if incident is not None and incidents.is_as_known(rule, incident, cause, now, until):
+                continue
+            change = incidents.open_or_touch(rule, cause, now, silenced_until=until)
             if change is not Change.UNCHANGED:
                 report.changes[change] += 1
-            found.add(cause.fingerprint(rule.pk))
         judged.add(rule.pk)
         if every_us(condition) or rule.memory != remembered:
             rule.judged_at = now
