@@ -13,8 +13,9 @@ from apps.alerts.rules import RuleDraft, RuleError, save_rule, unsaved
 from apps.lib import micros
 from apps.lib.micros import DAY, HOUR, MINUTE
 from apps.sagas.events import EventKind
+from apps.sagas.flows import save_definition
 from apps.sagas.judging import judge_due
-from tests.alerts.world import START, World, at
+from tests.alerts.world import ORDER_FLOW, START, World, at
 
 
 def only_rule(world: World, condition: str, **facts: Any) -> Rule:
@@ -184,6 +185,17 @@ def test_trying_a_rule_for_stuck_sagas_finds_what_sweeping_would_have_found(worl
     assert sorted((one.key[3], one.resolved_at is None, one.peak_count) for one in found.openings) == sorted(swept)
     for opening, incident in zip(reversed(found.openings), world.incidents(), strict=True):
         assert abs(opening.opened_at - incident.opened_at) <= 10_000_000
+
+
+def test_a_saga_that_is_late_in_two_ways_is_one_incident(world: World) -> None:
+    """Its step is overdue after 30 s, the whole saga after 5 minutes: it is stuck once."""
+    text = ORDER_FLOW.replace("style: orchestration", "style: orchestration\ndeadline: 5m")
+    save_definition(world.project, "order-fulfilment", text, by="test")
+    world.start("a")
+    world.complete("a", seconds=600)
+    (opening,) = tried(world, 700, "stuck").openings
+    assert (opening.opened_at, opening.resolved_at, opening.peak_count) == (at(30), at(600), 1)
+    assert opening.title == "order-fulfilment waits for charge-payment"
 
 
 def test_trying_nothing_writes_nothing(world: World) -> None:

@@ -7,7 +7,8 @@ event set, and learned ones of the past, are not kept once they are over.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from apps.alerts.causes import shown
 from apps.alerts.conditions.grouping import DIMENSIONS, matching
@@ -19,6 +20,8 @@ from apps.sagas.models import FlowVersion
 from apps.sagas.watermarks import stuck_condition, watermarks
 
 _SPLIT = "\x1f"
+#: Instance, flow, step, error, service, correlation ID, since when, until when.
+Row = tuple[Any, ...]
 
 
 class _Limit(NamedTuple):
@@ -41,11 +44,18 @@ def overdue_spells(rule: Rule, by: frozenset[str], since: Micros, now: Micros) -
         "(declared.version = instance.flow_version OR (declared.version = '' AND NOT"
         f" instance.flow || '{_SPLIT}' || instance.flow_version = ANY(%s)))"
     )
+    # What was open when the flow's deadline passed, the longest first.
+    waited_for = """coalesce((
+        SELECT open.step FROM step_execution AS open
+         WHERE open.shard = instance.shard AND open.correlation_uuid = instance.correlation_uuid
+           AND open.instance_id = instance.id AND open.first_at <= instance.started_at + declared.deadline
+           AND coalesce(open.ended_at, instance.ended_at, %s) > instance.started_at + declared.deadline
+         ORDER BY open.first_at, open.step LIMIT 1), '')"""
     statement = f"""
         WITH declared AS (SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])
                               AS declared(flow, version, step, deadline))
         SELECT * FROM (
-            SELECT instance.flow, step.step, instance.error_fingerprint,
+            SELECT instance.id, instance.flow, step.step, instance.error_fingerprint,
                    coalesce(nullif(step.service, ''), instance.service) AS service, instance.correlation_id,
                    step.first_at + declared.deadline AS begins, coalesce(step.ended_at, instance.ended_at) AS ends
               FROM instance JOIN step_execution AS step ON step.shard = instance.shard
@@ -53,13 +63,13 @@ def overdue_spells(rule: Rule, by: frozenset[str], since: Micros, now: Micros) -
               JOIN declared ON declared.flow = instance.flow AND declared.step = step.step AND {is_of_version}
              WHERE instance.last_event_at >= %s AND {wanted.sql}
             UNION ALL
-            SELECT instance.flow, '', instance.error_fingerprint, instance.service, instance.correlation_id,
-                   instance.started_at + declared.deadline, instance.ended_at
+            SELECT instance.id, instance.flow, {waited_for}, instance.error_fingerprint, instance.service,
+                   instance.correlation_id, instance.started_at + declared.deadline, instance.ended_at
               FROM instance JOIN declared ON declared.flow = instance.flow AND declared.step = '' AND {is_of_version}
              WHERE instance.last_event_at >= %s AND {wanted.sql}
             UNION ALL
-            SELECT instance.flow, coalesce(instance.waiting_for, ''), instance.error_fingerprint, instance.service,
-                   instance.correlation_id, instance.deadline_at, NULL
+            SELECT instance.id, instance.flow, coalesce(instance.waiting_for, ''), instance.error_fingerprint,
+                   instance.service, instance.correlation_id, instance.deadline_at, NULL
               FROM instance WHERE {stuck} AND {wanted.sql}) AS spell
          WHERE begins < least(coalesce(ends, %s), %s) AND coalesce(ends, %s) >= %s
          ORDER BY begins DESC
@@ -68,12 +78,28 @@ def overdue_spells(rule: Rule, by: frozenset[str], since: Micros, now: Micros) -
     params = [
         *columns,
         *(declared, since, *wanted.params),
-        *(declared, since, *wanted.params),
+        *(now, declared, since, *wanted.params),
         *(*stuck_params, *wanted.params),
         *(now, now, now, since),
     ]
     rows, is_complete = rows_of(statement, params)
-    return [_spell(by, *row) for row in dict.fromkeys(rows)], is_complete
+    return [_spell(by, *row[1:]) for row in _one_at_a_time(rows)], is_complete
+
+
+def _one_at_a_time(rows: Sequence[Row]) -> list[Row]:
+    """An instance waits for one thing at a time: for what was due first, then for what was due later."""
+    kept = []
+    over: dict[Any, Micros | None] = {}
+    for *facts, due, ends in sorted(rows, key=lambda row: (row[-2], row[-1] is not None)):
+        instance = facts[0]
+        before = over.get(instance, due)
+        if before is None:
+            continue
+        begins = max(due, before)
+        if ends is None or ends > begins:
+            kept.append((*facts, begins, ends))
+            over[instance] = ends
+    return kept
 
 
 def _spell(

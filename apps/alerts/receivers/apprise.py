@@ -36,7 +36,7 @@ class AppriseReceiver:
     """Whatever Apprise has a URL for."""
 
     code = "apprise"
-    label = "Chat or pager (Apprise)"
+    label = "Others (Apprise)"
     fields: tuple[Field, ...] = (
         Field(
             "url",
