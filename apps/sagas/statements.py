@@ -58,26 +58,29 @@ _LINKED = (
     "SELECT instance_id::text, step, step_id, state FROM step_execution WHERE shard = %s AND correlation_uuid = %s"
 )
 
-#: By instance and step id: compensations of `undone` names, and forward steps that go by one of the `named` names.
+# A semi-join or an array in these would be planned as if there were few rows of one correlation: each looks up what it
+# asks for, one by one.
+
+#: By name, instance and step id: compensations of the name where `undoing`, else forward steps that go by it.
 LOAD_ROUNDS = f"""
-SELECT s.* FROM json_to_recordset(%s::json) k(instance_id uuid, step_id text, undone text[], named text[])
+SELECT s.* FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::boolean[]) k(name, instance_id, step_id, undoing)
 CROSS JOIN LATERAL (
-    ({_LINKED} AND compensates = ANY(k.undone) AND instance_id = k.instance_id AND step_id = k.step_id)
+    ({_LINKED} AND compensates = k.name AND instance_id = k.instance_id AND step_id = k.step_id AND k.undoing)
     UNION ALL
-    ({_LINKED} AND instance_id = k.instance_id AND step = ANY(k.named) AND step_id = k.step_id
-     AND compensates IS NULL)
+    ({_LINKED} AND instance_id = k.instance_id AND step = k.name AND step_id = k.step_id AND compensates IS NULL
+     AND NOT k.undoing)
     UNION ALL
     ({_LINKED} AND step_id = k.step_id AND instance_id = k.instance_id AND step_id <> '' AND compensates IS NULL
-     AND k.step_id = ANY(k.named))
+     AND k.step_id = k.name AND NOT k.undoing)
 ) s
 """  # noqa: S608
 
 #: Which of these names are undone by anything; and by name and instance the latest compensations without a round of
-#: their own, so many at least. Names, then names and instances in pairs.
+#: their own, so many at least. Names, then names and instances.
 LOAD_UNDOING = f"""
 SELECT n.name, null, null, null, null FROM unnest(%s::text[]) n(name)
-WHERE EXISTS (SELECT 1 FROM step_execution
-              WHERE shard = %s AND correlation_uuid = %s AND compensates = n.name)
+CROSS JOIN LATERAL (SELECT FROM step_execution
+                    WHERE shard = %s AND correlation_uuid = %s AND compensates = n.name LIMIT 1) s
 UNION ALL
 SELECT n.name, s.* FROM unnest(%s::text[]) n(name) CROSS JOIN unnest(%s::uuid[]) i(instance_id)
 CROSS JOIN LATERAL (
@@ -89,10 +92,14 @@ CROSS JOIN LATERAL (
 #: Those pairs of name and instance of which there is a forward step.
 FIND_FORWARD = """
 SELECT k.name, k.instance_id::text FROM unnest(%s::text[], %s::uuid[]) k(name, instance_id)
-WHERE EXISTS (SELECT 1 FROM step_execution WHERE shard = %s AND correlation_uuid = %s
-              AND instance_id = k.instance_id AND step = k.name AND compensates IS NULL)
-   OR EXISTS (SELECT 1 FROM step_execution WHERE shard = %s AND correlation_uuid = %s
-              AND instance_id = k.instance_id AND step_id = k.name AND step_id <> '' AND compensates IS NULL)
+CROSS JOIN LATERAL (
+    (SELECT FROM step_execution WHERE shard = %s AND correlation_uuid = %s
+     AND instance_id = k.instance_id AND step = k.name AND compensates IS NULL LIMIT 1)
+    UNION ALL
+    (SELECT FROM step_execution WHERE shard = %s AND correlation_uuid = %s
+     AND instance_id = k.instance_id AND step_id = k.name AND step_id <> '' AND compensates IS NULL LIMIT 1)
+    LIMIT 1
+) s
 """
 
 #: Forward steps by name or id and instance, of those without a counterpart: that completed between two moments.

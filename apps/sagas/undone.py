@@ -80,16 +80,15 @@ class Undone:
         )
         return renamed or not self._lost.isdisjoint(self._named | self._newly_named)
 
-    def rounds(self) -> list[tuple[str, str, list[str], list[str]]]:
-        """Instance, step id, names whose compensations are wanted, and names whose forward steps are wanted."""
-        wanted: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
-        for each in self._new:
-            if each.ref[2]:
-                wanted.setdefault((each.ref[0], each.ref[2]), (set(), set()))[0].update(names_of(each.ref))
+    def rounds(self) -> list[tuple[str, str, str, bool]]:
+        """Name, instance and step id: wanted are compensations of the name (True), or forward steps that go by it."""
+        wanted = {
+            (name, each.ref[0], each.ref[2], True) for each in self._new if each.ref[2] for name in names_of(each.ref)
+        }
         for each in self._changed:
             if each.ref[2] and each.compensates is not None and each.done is not None:
-                wanted.setdefault((each.ref[0], each.ref[2]), (set(), set()))[1].add(each.compensates)
-        return [(*key, sorted(undone), sorted(named)) for key, (undone, named) in sorted(wanted.items())]
+                wanted.add((each.compensates, each.ref[0], each.ref[2], False))
+        return sorted(wanted)
 
     def match(self) -> None:
         """Bring compensations and forward steps of one round together."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
 import psycopg
 
 from apps.sagas import statements
@@ -53,9 +52,8 @@ def _look_at_links(cursor: psycopg.Cursor, work: Workspace) -> bool:
         return False
     key = [work.shard, work.uuid]
     if rounds := undone.rounds():
-        names = ("instance_id", "step_id", "undone", "named")
-        wanted = msgspec.json.encode([dict(zip(names, each, strict=True)) for each in rounds]).decode()
-        cursor.execute(statements.LOAD_ROUNDS, [wanted, *key, *key, *key], prepare=True)
+        columns = [list(column) for column in zip(*rounds, strict=True)]
+        cursor.execute(statements.LOAD_ROUNDS, [*columns, *key, *key, *key], prepare=True)
         _put_in(work, cursor.fetchall())
     undone.match()
     _take(cursor, work, undone, undone.names)
