@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from apps.sagas.attempts import FACT_KINDS
 from apps.sagas.events import EventKind, Micros, SagaEvent
@@ -96,7 +97,7 @@ class Message:
     @property
     def likeness(self) -> tuple[str, str, str, str, str]:
         """What makes two messages the same again."""
-        return (self.sender, self.receiver, self.style.value, self.tone.value, self.label)
+        return (self.sender, self.receiver, self.style, self.tone, self.label)
 
 
 @dataclass(slots=True)
@@ -152,7 +153,7 @@ class _Reader:
         found.directors = frozenset(
             lane
             for lane, kind in zip(self._lanes, self._kinds, strict=True)
-            if kind.value.startswith("saga.") or kind is EventKind.STEP_SCHEDULED
+            if kind.startswith("saga.") or kind is EventKind.STEP_SCHEDULED
         )
         return found
 
@@ -204,7 +205,7 @@ class _Reader:
                 return
             bringing.events += 1
             if not bringing.begins:
-                bringing.begins = visible(_telling(meaning).step, 80)
+                bringing.begins = _name_of_step(_telling(meaning).step)
                 self._asked[_key(event, meaning)].append(bringing)
             return
         senders = sorted({self._lanes[cause] for cause in causes} - {lane})
@@ -218,7 +219,7 @@ class _Reader:
             receiver=receiver,
             style=Style.COMMAND,
             tone=Tone.UNDO if step.compensates is not None else Tone.PLAIN,
-            label=visible(step.step, 80),
+            label=_name_of_step(step.step),
             at=event.occurred_at,
             event_id=event.id,
             source=event.source,
@@ -322,6 +323,8 @@ def tone_of(kind: EventKind, meaning: Meaning) -> Tone:
 
 def _telling(meaning: Meaning) -> StepMeaning:
     """The step that an event says most about."""
+    if len(meaning.steps) == 1:
+        return meaning.steps[0]
     return min(meaning.steps, key=lambda step: _TELLING.get(_KIND_OF_CODE[step.kind], 2))
 
 
@@ -335,6 +338,12 @@ def sender_of(event: SagaEvent) -> str:
     return event.source.rstrip("/").rsplit("/", 1)[-1] or event.source
 
 
+@lru_cache(maxsize=4096)
+def _name_of_step(text: str) -> str:
+    return visible(text, 80)
+
+
+@lru_cache(maxsize=4096)
 def _name(text: str) -> str:
     return visible(text, 60) or "unnamed"
 
@@ -351,15 +360,20 @@ def _timer_words(event: SagaEvent, kind: EventKind) -> str:
 
 def words_of(event: SagaEvent, meaning: Meaning, kind: EventKind) -> str:
     """An event by its own type, unless that only repeats what kind of event it is."""
-    short = _short(event.type)
-    if event.kind is None:
+    return _spelt(event.type, kind, event.kind is None, _telling(meaning).step if meaning.steps else None)
+
+
+@lru_cache(maxsize=4096)
+def _spelt(event_type: str, kind: EventKind, is_bare: bool, step: str | None) -> str:
+    short = _short(event_type)
+    if is_bare:
         return short
-    plain = kind.value.rsplit(".", 1)[-1]
-    if meaning.steps and kind in _ENDS | _BEGINS:
+    plain = kind.rsplit(".", 1)[-1]
+    if step is not None and kind in _ENDS | _BEGINS:
         if short.lower().replace("_", "") in {plain.replace("_", ""), "happened"} or _is_engine_word(short):
-            return f"{visible(_telling(meaning).step, 70)} {plain.replace('_', ' ')}"
+            return f"{visible(step, 70)} {plain.replace('_', ' ')}"
         return short
-    if kind.value.startswith("saga.") and short.lower() == plain:
+    if kind.startswith("saga.") and short.lower() == plain:
         return f"saga {plain.replace('_', ' ')}"
     return short
 
