@@ -296,7 +296,7 @@
     W: () => jump("waiting", -1),
     f: () => document.querySelector(".tools [data-key=f]")?.click(),
     c: () => document.querySelector(".tools [data-key=c]")?.click(),
-    r: () => document.querySelector(".tools [data-key=r]")?.click(),
+    a: () => document.querySelector(".tools [data-key=a]")?.click(),
     ArrowLeft: () => pan(-0.25),
     ArrowRight: () => pan(0.25),
     Escape: () => document.querySelector(".insp [data-close]")?.click(),
