@@ -1,6 +1,6 @@
 """Celery: tasks belong to the saga that sent them, and each task is a step with its tries.
 
-    pip install celery
+    pip install "celery[redis]"
     SAGASCOPE_TOKEN=sgo_ingest_… celery -A with_celery worker
 
 Import this module where tasks are sent, too. In a task, `emitter.emit(…)` needs no correlation ID.
@@ -49,7 +49,7 @@ def succeed(sender: Any, **_: Any) -> None:
 @signals.task_retry.connect
 def retry(sender: Any, reason: Any, **_: Any) -> None:
     """It will be tried again."""
-    _tell(sender, "step.failed", error=str(reason))
+    _tell(sender, "step.retrying", error=str(reason))
 
 
 @signals.task_failure.connect
@@ -86,4 +86,4 @@ _NAMES = ("Correlation-ID", "Causation-ID")
 @app.task
 def charge_payment(order_id: str) -> None:
     """A task; what it emits besides belongs to the same saga."""
-    emitter.emit("com.acme.PaymentCharged", step="charge-payment", data={"order": order_id})
+    emitter.emit("com.acme.PaymentCharged", kind="info", data={"order": order_id})

@@ -1,7 +1,7 @@
 """FastAPI: every request has a correlation ID, and what it calls hears of it.
 
 pip install fastapi uvicorn httpx
-SAGASCOPE_TOKEN=sgo_ingest_… uvicorn with_fastapi:app
+SAGASCOPE_TOKEN=sgo_ingest_… PAYMENTS_URL=http://127.0.0.1:9000 uvicorn with_fastapi:app
 """
 
 from __future__ import annotations
