@@ -5,7 +5,8 @@ either the old rows or the new one, never both. The first time that a row is tak
 days read a few rows of hours instead of thousands of minutes.
 
 New rows are found by their ids, which only grow. An id is given out before its row can be seen, so the place up to
-which everything is known to be done follows at a distance of LAG, which is longer than any writer takes.
+which everything is known to be done follows at a distance of LAG, and waits for writers that are older still: a row
+left behind would be missing from its hour for ever.
 """
 
 from __future__ import annotations
@@ -51,10 +52,17 @@ WITH fresh AS (
 SELECT count(*) FROM fresh
 """  # noqa: S608 - our own column names
 
+#: A database that was emptied (`manage.py flush`) begins again.
+_BEGIN = "INSERT INTO compaction_progress (id, done_id, seen_id, seen_at) VALUES (1, 0, 0, 0) ON CONFLICT DO NOTHING"
+
 _MOVE_ON = """
 UPDATE compaction_progress
 SET done_id = seen_id, seen_id = (SELECT coalesce(max(id), 0) FROM rollup), seen_at = %s
-WHERE seen_at <= %s
+WHERE seen_at <= %s AND NOT EXISTS (
+    SELECT 1 FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL
+      AND xact_start <= to_timestamp(seen_at / 1e6)
+)
 """
 
 _MERGE_TALLIES = """
@@ -77,6 +85,7 @@ def compact() -> None:
             cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('sagascope.compaction'))")
             if not cursor.fetchone()[0]:
                 return
+            cursor.execute(_BEGIN)
             cursor.execute("SELECT done_id FROM compaction_progress")
             (done,) = cursor.fetchone()
             cursor.execute(_MERGE_ROLLUPS, {"done": done, "batch": BATCH})
