@@ -377,3 +377,31 @@ def _capitalised(parts: Sequence[Part]) -> Iterator[Part]:
         joined[index] = Part(text[:1].upper() + text[1:] if index == 0 else text, part.style)
         break
     yield from joined
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """How long something took against the usual, and its place on a scale of 0 to 100 percent."""
+
+    count: int
+    p50: Micros
+    p95: Micros
+    #: How many times the p95 it took; None while it is not above it.
+    times: float | None
+    band_x: float
+    band_width: float
+    me_x: float
+
+
+def against_usual(took: Micros, p50: Micros, p95: Micros, number: int) -> Against:
+    """`took` beside the median and the p95 of `number` others. The scale ends a little beyond the longest."""
+    whole = max(took, p95, 1) * 1.1
+    return Against(
+        count=number,
+        p50=p50,
+        p95=p95,
+        times=took / p95 if p95 > 0 and took > p95 else None,
+        band_x=round(100 * p50 / whole, 2),
+        band_width=round(max(0.5, 100 * (p95 - p50) / whole), 2),
+        me_x=round(100 * took / whole, 2),
+    )

@@ -20,16 +20,17 @@ from django.views.decorators.http import require_safe
 
 from apps.dlq.queries import count_of_saga
 from apps.lib import micros
-from apps.lib.micros import DAY, SECOND, Micros
-from apps.sagas import finding_queries, queries
+from apps.lib.micros import DAY, MINUTE, SECOND, Micros
+from apps.sagas import finding_queries, histogram, queries
 from apps.sagas.correlation_json import correlation_json
 from apps.sagas.correlation_view import find_correlation
 from apps.sagas.findings.codes import FindingCode
+from apps.sagas.flow_series import Slots, flow_series
 from apps.sagas.history import recent_history
 from apps.sagas.locking import shard_of
 from apps.sagas.past import find_key
 from apps.sagas.shapes import CorrelationView, InstanceView
-from apps.sagas.story import is_stuck, sum_up, tell, worst_first
+from apps.sagas.story import Against, against_usual, is_stuck, sum_up, tell, worst_first
 from apps.sagas.timeline import Timeline, build
 from apps.sagas.timeline.wording import visible
 from apps.web import json_text
@@ -181,6 +182,22 @@ def _usual(view: CorrelationView, now: Micros) -> dict[tuple[str, str], tuple[Mi
 # The header
 
 
+def _against_usual(view: CorrelationView, one: InstanceView, now: Micros) -> Against | None:
+    """How long this instance took against those of its flow that ended within a day; None where too few did."""
+    row = one.instance
+    width = _USUAL_WINDOW // MINUTE
+    try:
+        series = flow_series(view.project_id, [row.flow], Slots(now // MINUTE - width + 1, width, 1))[row.flow]
+    except queries.ReadTooLongError:
+        return None
+    known = series.runs.get(0, {})
+    p50, p95 = histogram.quantile(known, 0.5), histogram.quantile(known, 0.95)
+    if p50 is None or p95 is None or sum(known.values()) < _USUAL_RUNS:
+        return None
+    took = (row.ended_at if row.ended_at is not None else now) - row.started_at
+    return against_usual(max(0, took), round(p50), round(p95), sum(known.values()))
+
+
 @dataclass(frozen=True, slots=True)
 class FlowLine:
     """One flow of the correlation, as the header names it."""
@@ -210,6 +227,7 @@ def _heading(view: CorrelationView, now: Micros, marks: Mapping[int, Micros]) ->
         "next_deadline": None if stuck else min((at for at in due if at is not None), default=None),
         "story": tell(view, now, watermarks=marks),
         "sums": sum_up(view, now),
+        "against": _against_usual(view, worst, now) if worst is not None else None,
         "attributes": _attributes(view),
         "finding_count": finding_queries.count_open_of(*_key(view)),
         "dead_letters": sum(one.instance.dead_letter_count for one in view.instances),
