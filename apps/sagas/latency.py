@@ -24,7 +24,8 @@ LONG = 12 * 60
 #: `compaction` has not come to these yet. They have the highest ids and are few: OFFSET keeps the planner from looking
 #: for them among all minutes of a flow.
 _NOT_SUMMED_UP = (
-    "(SELECT * FROM rollup WHERE id > (SELECT done_id FROM compaction_progress) AND NOT in_hours OFFSET 0) AS fresh"
+    "(SELECT * FROM rollup WHERE id > (SELECT coalesce(max(done_id), 0) FROM compaction_progress)"
+    " AND NOT in_hours OFFSET 0) AS fresh"
 )
 _COUNTS = ("started", "completed", "failed", "timed_out", "cancelled", "retried", "compensated")
 
