@@ -9,7 +9,18 @@ from django.urls import URLPattern, URLResolver, path, re_path
 from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 
-from apps.api import contracts, dead_letters, export, findings, flows, incidents, problems, reading, silences
+from apps.api import (
+    contracts,
+    dead_letters,
+    export,
+    findings,
+    flow_variants,
+    flows,
+    incidents,
+    problems,
+    reading,
+    silences,
+)
 from apps.api.openapi import OpenAPIDocument
 
 
@@ -35,6 +46,7 @@ api = SagascopeAPI(
 problems.install(api)
 api.add_router("", reading.router)
 api.add_router("", flows.router)
+api.add_router("", flow_variants.router)
 api.add_router("", incidents.router)
 api.add_router("", silences.router)
 api.add_router("", dead_letters.router)

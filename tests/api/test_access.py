@@ -66,6 +66,7 @@ def test_there_are_the_routes_of_the_contract() -> None:
         "get /flows/{name}/steps",
         "get /flows/{name}/deadlines",
         "put /flows/{name}/deadlines",
+        "get /flow-variants/{name}",
         "get /incidents",
         "get /incidents/{number}/log",
         "get /incidents/{number}/deliveries",
