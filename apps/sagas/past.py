@@ -9,6 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+from uuid import UUID
 
 from apps.lib.micros import Micros
 from apps.sagas.correlation_view import Executed, view_instances
@@ -92,7 +94,7 @@ def project(history: History, told: list[Told]) -> CorrelationView:
     work.merge(history.meaning.definitions, RollupDeltas())
     work.judge()
     shown = sorted(work.shown(), key=lambda entry: (entry[0].state.started_at or 0, entry[0].flow, entry[0].run))
-    instances = [Instance(**{**instance_row(work, each, count), "state": ""}) for each, count in shown]
+    instances = [_instance(instance_row(work, each, count)) for each, count in shown]
     ids = {each.id for each, _ in shown}
     executed = [
         Executed(ref, step.execution, step.state.given.is_owed)
@@ -115,3 +117,9 @@ def project(history: History, told: list[Told]) -> CorrelationView:
             {each.id: definitions.learned(each.flow, each.state.version) for each, _ in shown},
         ),
     )
+
+
+def _instance(row: dict[str, Any]) -> Instance:
+    """A row that is only looked at, with keys of the kind that stored rows have."""
+    ids = {name: UUID(row[name]) for name in ("id", "correlation_uuid")}
+    return Instance(**{**row, **ids, "state": ""})

@@ -97,7 +97,7 @@ def test_nobody_sees_what_belongs_to_another_project(undone: None, sign_in: Sign
 
 
 def test_the_past_is_shown_as_it_had_happened_by_then(undone: None, sign_in: SignIn) -> None:
-    response = sign_in("viewer").get(url("order-7", at=BEGIN + 3 * SECOND))
+    response = sign_in("admin").get(url("order-7", at=BEGIN + 3 * SECOND))
     page = words(response)
     assert "As known at" in page
     assert "4 of 6" in page
