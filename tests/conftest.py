@@ -257,10 +257,10 @@ def _database_url(database: dict[str, Any]) -> str:
 
 
 def _await_answer(url: str, process: subprocess.Popen[bytes]) -> None:
-    give_up_at = time.monotonic() + 30
+    give_up_at = time.monotonic() + 120
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=2):
+            with urllib.request.urlopen(url, timeout=20):
                 return
         except OSError:
             if process.poll() is not None or time.monotonic() > give_up_at:
