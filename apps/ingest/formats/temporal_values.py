@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from apps.ingest.formats.engine_entries import clean, payload_text
+from apps.ingest.formats.engine_entries import clean, payload_text, whole_number
+from apps.ingest.formats.engine_entries import trace_of as trace_of_parent
 from apps.ingest.formats.event_time import parse_usual_time
 from apps.ingest.strict_json import TRUNCATED
 from apps.sagas.events import SECOND, Micros
@@ -37,11 +38,8 @@ def text_of(value: Any, limit: int = NAME_CHARACTERS) -> str | None:
     return clean(value[:limit])
 
 
-def number_of(value: Any) -> int | None:
-    """A whole number, which protobuf's JSON writes as text when it has 64 bits; None for anything else."""
-    if isinstance(value, str):
-        value = int(value) if len(value) < 20 and value.isascii() and value.lstrip("-").isdigit() else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+#: A whole number, which protobuf's JSON writes as text when it has 64 bits; None for anything else.
+number_of = whole_number
 
 
 def member(value: Any, *names: str) -> Any:
@@ -223,9 +221,6 @@ def _told(failure: Mapping[str, Any]) -> str:
 
 #: Header entries under which the SDKs' tracing interceptors put their carrier.
 _CARRIERS = ("_tracer-data", "_tracer_data", "tracer-data")
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?", re.ASCII
-)
 _B3 = re.compile(r"(?!0+-)([0-9a-f]{32}|[0-9a-f]{16})-(?!0{16})([0-9a-f]{16})(?:-.*)?", re.ASCII)
 
 
@@ -240,8 +235,8 @@ def trace_of(header: Any) -> tuple[str | None, str | None]:
         carrier = payload_value(fields[name])
         carrier = {name: carrier} if isinstance(carrier, str) else carrier
         parent, b3 = member(carrier, "traceparent"), member(carrier, "b3")
-        if isinstance(parent, str) and (match := _TRACEPARENT.fullmatch(parent.strip())):
-            return match[1], match[2]
+        if isinstance(parent, str) and (trace := trace_of_parent(parent.strip()))[0] is not None:
+            return trace
         if isinstance(b3, str) and (match := _B3.fullmatch(b3.strip().lower())):
             return match[1].rjust(32, "0"), match[2]
     return None, None
