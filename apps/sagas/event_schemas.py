@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import psycopg
 from django.db import connection, transaction
 
 from apps.lib import micros
@@ -94,7 +93,7 @@ def list_schemas(project_id: int) -> list[EventSchema]:
 
 def _judge_again(project_id: int) -> None:
     with connection.wrap_database_errors:
-        finding_due.mark_project(psycopg.Cursor(connection.connection), project_id, micros.now())
+        finding_due.judge_anew(project_id, micros.now())
 
 
 # Judging

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import psycopg
+from django.db import connection
 
 from apps.lib.micros import Micros
 
@@ -90,6 +91,12 @@ def mark_once(cursor: psycopg.Cursor, due_at: Micros, key: DueKey) -> None:
 def mark_project(cursor: psycopg.Cursor, project_id: int, now: Micros) -> None:
     """Judge all of a project again, little by little: what is declared for all of it has changed."""
     mark_at(cursor, now, [(_PROJECT, _MANY, project_id)])
+
+
+def judge_anew(project_id: int, now: Micros) -> None:
+    """`mark_project` for who has no cursor: in the transaction that is open."""
+    connection.ensure_connection()
+    mark_project(psycopg.Cursor(connection.connection), project_id, now)
 
 
 def mark_turned_back(cursor: psycopg.Cursor, project_id: int, seen_at: Micros) -> None:

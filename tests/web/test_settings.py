@@ -14,6 +14,7 @@ from apps.alerts.rules import ensure_built_in
 from apps.lib.micros import MINUTE
 from apps.projects.models import Membership, Project, Source, Token
 from apps.projects.tokens import authenticate
+from apps.sagas.models import FindingDue
 from tests.web.conftest import PASSWORD, SignIn, text_of
 
 
@@ -259,3 +260,15 @@ def test_a_rule_that_could_not_be_judged_is_refused_with_the_reason(
     assert answer.status_code == 422
     assert words in text_of(answer)
     assert not Rule.objects.filter(is_built_in=False).exists()
+
+
+def test_what_findings_are_judged_by_is_judged_anew_when_it_changes(sign_in: SignIn, shop: Project) -> None:
+    same = {"name": shop.name, "orphan_grace_seconds": 300, "retention_days": 30}
+    FindingDue.objects.all().delete()
+    post(sign_in("admin"), "", **same, skew_tolerance_seconds=1.0)
+    assert FindingDue.objects.count() == 0
+
+    post(sign_in("admin"), "", **same, skew_tolerance_seconds=5.0)
+    assert FindingDue.objects.count() == 1
+    shop.refresh_from_db()
+    assert shop.skew_tolerance_seconds == 5.0

@@ -11,8 +11,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 
+from apps.lib import micros
 from apps.projects.models import Membership, Project, Role, Scope
 from apps.projects.tokens import create_token, revoke_token
+from apps.sagas.finding_due import judge_anew
 from apps.web.access import SESSION_KEY, project_view, projects_of
 from apps.web.forms import NewMemberForm, NewProjectForm, ProjectForm, TokenForm, row_id
 from apps.web.live import recheck_user
@@ -29,6 +31,9 @@ SECTIONS = (
     ("web:settings_account", "Account"),
 )
 
+#: What findings are judged by.
+_JUDGED_BY = {"skew_tolerance_seconds", "orphan_grace_seconds"}
+
 
 def page(request: HttpRequest, template: str, status: int = 200, **context: Any) -> HttpResponse:
     """Render one section beside the list of all."""
@@ -42,7 +47,10 @@ def project(request: HttpRequest) -> HttpResponse:
     # The form writes into the object that it is given, also when it is refused: the page's own must stay as it is.
     form = ProjectForm(request.POST or None, instance=Project.objects.get(pk=current.pk))
     if request.method == "POST" and form.is_valid():
-        form.save()
+        with transaction.atomic():
+            form.save()
+            if _JUDGED_BY.intersection(form.changed_data):
+                judge_anew(current.pk, micros.now())
         messages.success(request, "Saved.")
         return redirect("web:settings")
     return page(request, "web/settings_project.html", form=form)
