@@ -483,7 +483,7 @@ def test_latencies_of_a_step_are_the_sum_of_its_minutes(project: Project, other_
 
 
 def test_every_flow_is_summed_up(project: Project, make: Make) -> None:
-    Flow.objects.create(project=project, name="quiet")
+    Flow.objects.bulk_create(Flow(project=project, name=name) for name in ("order", "quiet"))
     rollup(project, "", NOW // MINUTE, started=4, completed=1, failed=1, compensated=2, runs=[318, 4])
     make("a", deadline_at=NOW - 1)
     make("b", **ENDED)
@@ -496,6 +496,7 @@ def test_every_flow_is_summed_up(project: Project, make: Make) -> None:
 
 def test_failing_flows_and_throughput_cover_the_last_hour(project: Project, source: Source) -> None:
     minute = NOW // MINUTE
+    Flow.objects.bulk_create(Flow(project=project, name=name) for name in ("order", "old"))
     rollup(project, "", minute, started=2, failed=1)
     rollup(project, "", minute - 59, started=5, completed=5)
     rollup(project, "", minute - 60, started=1, failed=1, flow="old")
