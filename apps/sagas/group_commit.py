@@ -10,6 +10,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 MOST_EVENTS = 1000
 #: Waiting submissions at most; beyond that callers are told to come back later.
 MOST_WAITING = 10_000
+#: After a commit for so many, the next one waits so long for more to join: one alone is never kept waiting.
+CROWD = 8
+LINGER_SECONDS = 0.008
 
 _Waiting = tuple[Submission, "Future[Outcome] | asyncio.Future[Outcome]"]
 
@@ -54,6 +58,7 @@ class _Writer:
         self._waiting: queue.Queue[_Waiting] = queue.Queue(MOST_WAITING)
         self._start = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._last_size = 0
 
     def submit(self, submission: Submission) -> Future[Outcome]:
         future: Future[Outcome] = Future()
@@ -83,13 +88,16 @@ class _Writer:
     def _next_group(self) -> list[_Waiting]:
         group = [self._waiting.get()]
         count = len(group[0][0].events)
+        # Who was just answered often sends again at once: waiting for them costs less than another transaction.
+        until = time.monotonic() + (LINGER_SECONDS if self._last_size >= CROWD else 0.0)
         while count < MOST_EVENTS:
             try:
-                found = self._waiting.get_nowait()
+                found = self._waiting.get(timeout=max(until - time.monotonic(), 0.0))
             except queue.Empty:
                 break
             group.append(found)
             count += len(found[0].events)
+        self._last_size = len(group)
         return group
 
 

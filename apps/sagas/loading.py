@@ -65,7 +65,9 @@ def load_steps(cursor: psycopg.Cursor, touched: list[tuple[Workspace, set[StepRe
     if not keys:
         return
     by_uuid = {work.uuid: work for work, _ in touched}
-    cursor.execute(statements.LOAD_STEPS, [list(column) for column in zip(*keys, strict=True)], prepare=True)
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    bounds = [min(columns[1]), max(columns[1])]
+    cursor.execute(statements.LOAD_STEPS, [*columns, *bounds], prepare=True)
     for uuid, instance, step, step_id, state in cursor.fetchall():
         by_uuid[uuid].add_stored_step((instance, step, step_id), decode_step(state))
 

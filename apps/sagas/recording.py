@@ -149,8 +149,8 @@ def _fresh_events(
     stored_ids: set[tuple[str, str]] = set()
     by_uuid = {work.uuid: work for work in works.values()}
     if wanted:
-        columns = [list(column) for column in zip(*sorted(wanted), strict=True)]
-        cursor.execute(statements.FIND_EVENTS, columns, prepare=True)
+        shards, uuids, ids = (list(column) for column in zip(*sorted(wanted), strict=True))
+        cursor.execute(statements.FIND_EVENTS, [shards, uuids, ids, min(uuids), max(uuids)], prepare=True)
         for uuid, event_id, source, digest, occurred_at in cursor.fetchall():
             known[uuid, source, event_id] = digest
             stored_ids.add((uuid, event_id))
