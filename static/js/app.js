@@ -116,7 +116,7 @@ function countTimes(within) {
 const SLOW = 15000;
 const POLL = 5000;
 const GAP = 250;
-const live = { socket: null, isOpen: false, wasTried: false, hasFailed: false, lastAt: Date.now(), startedAt: 0, cost: 0, pending: 0, timer: 0, retry: 0 };
+const live = { socket: null, isOpen: false, wasTried: false, hasFailed: false, lastAt: Date.now(), startedAt: 0, cost: 0, pending: 0, timer: 0, retry: 0, isTold: false, isAnswering: false, again: 0 };
 
 function isBusy(fragment) {
   const active = document.activeElement;
@@ -132,6 +132,8 @@ function refresh() {
   const fragments = [...document.querySelectorAll("[data-live]")].filter((fragment) => !isBusy(fragment));
   if (!fragments.length) return;
   live.startedAt = Date.now();
+  live.isAnswering = live.isTold;
+  live.isTold = false;
   for (const fragment of fragments) {
     live.pending += 1;
     htmx.trigger(fragment, "refresh");
@@ -174,11 +176,13 @@ function connect() {
     live.isOpen = true;
     root.dataset.socket = "open";
     live.retry = 0;
+    live.isTold = true;
     refreshSoon();
     showPill();
   });
   socket.addEventListener("message", (event) => {
     document.dispatchEvent(new CustomEvent("sagascope:tick", { detail: event.data }));
+    live.isTold = true;
     refreshSoon();
   });
   socket.addEventListener("close", (event) => {
@@ -196,6 +200,14 @@ function connect() {
   });
 }
 
+// An answer to a tick may hold figures from a moment before it, counted for everybody who looks. By then they are
+// counted anew, so that one more look is enough.
+function lookAgain(wait) {
+  if (!wait || !live.isAnswering) return;
+  clearTimeout(live.again);
+  live.again = setTimeout(refreshSoon, wait);
+}
+
 document.addEventListener("htmx:afterRequest", (event) => {
   // The element that asked; `detail.elt` is another one when the answer has taken its place.
   if (!event.detail.requestConfig?.elt?.matches?.("[data-live]")) return;
@@ -204,7 +216,10 @@ document.addEventListener("htmx:afterRequest", (event) => {
   if (event.detail.successful) {
     live.lastAt = Date.now();
     live.cost = live.lastAt - live.startedAt;
+    lookAgain(Number(event.detail.xhr.getResponseHeader("Look-Again")));
   }
+  // A tick that came while this was under way.
+  if (live.isTold && live.pending === 0) refreshSoon();
   showPill();
 });
 document.addEventListener("htmx:afterSettle", (event) => {

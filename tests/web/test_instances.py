@@ -6,10 +6,12 @@ import re
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 
 from apps.lib import micros
 from apps.lib.micros import SECOND
 from apps.sagas.events import EventKind
+from apps.web.views import instances
 from tests.web.conftest import SignIn, Tell, text_of
 
 
@@ -129,6 +131,25 @@ def test_a_refresh_does_not_make_the_next_one_longer(sign_in: SignIn, trouble: N
     again = refresh(client, refresh(client, page, "is:open"), "is:open")
 
     assert 'hx-get="/instances/rows?q=is%3Aopen"' in again
+
+
+def test_a_total_from_before_the_rows_is_asked_for_again(
+    sign_in: SignIn, shop: Any, tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instances, "FOUND_SECONDS", 600)  # however slow this machine is
+    client = sign_in("viewer")
+    tell("order-1", (EventKind.SAGA_STARTED, None, 0))
+    client.get("/instances", {"q": "is:open"})
+    tell("order-2", (EventKind.SAGA_STARTED, None, 0))
+
+    earlier = client.get("/instances/rows", {"q": "is:open"})
+    cache.clear()  # what time does
+    anew = client.get("/instances/rows", {"q": "is:open"})
+
+    assert "1 found" in text_of(earlier)
+    assert int(earlier["Look-Again"]) > 1000
+    assert "2 found" in text_of(anew)
+    assert "Look-Again" not in anew
 
 
 def test_rows_of_another_project_cannot_be_asked_for(sign_in: SignIn, trouble: None) -> None:

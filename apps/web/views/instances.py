@@ -33,6 +33,9 @@ from apps.web.views.instance_actions import act
 LIMIT = 50
 #: Counts beside presets and saved views may be this old: they are the dearest part of the page.
 PRESET_SECONDS, VIEW_SECONDS = 5, 15
+#: So may what the query finds, which stands beside rows that are read at once: the page then looks again.
+FOUND_SECONDS = 1
+LOOK_AGAIN_MS = FOUND_SECONDS * 1000 + 100
 #: Saved views beyond these show no count.
 MOST_COUNTED = 8
 
@@ -96,7 +99,7 @@ def show(request: HttpRequest) -> HttpResponse:
         page = queries.list_instances(
             project.pk, asked.query, now=now, sort=asked.sort, cursor=asked.cursor, limit=LIMIT
         )
-        context["total"] = _found(project.pk, asked, now)
+        context["total"], _ = _found(project.pk, asked, now)
     except queries.SortError:
         return redirect(f"{request.path}?{asked.url_query(sort=None)}")
     except queries.CursorError:
@@ -119,7 +122,10 @@ def show(request: HttpRequest) -> HttpResponse:
 @project_view
 @require_safe
 def rows(request: HttpRequest) -> HttpResponse:
-    """The rows on the screen as they are now, in the same order, how many new ones wait, and every count anew."""
+    """The rows on the screen as they are now, in the same order, how many new ones wait, and every count anew.
+
+    With a total from before the request goes the header `Look-Again`: after so many milliseconds it is counted anew.
+    """
     now = micros.now()
     project: Project = request.project  # type: ignore[attr-defined]
     asked = read_asked(request, chosen_columns(project.pk, request.user.pk))
@@ -134,7 +140,7 @@ def rows(request: HttpRequest) -> HttpResponse:
             )
             known = set(keys)
             fresh = sum((instance.shard, instance.id) not in known for instance in page.items)
-        total = _found(project.pk, asked, now) if asked.problem is None else None
+        total, is_earlier = _found(project.pk, asked, now) if asked.problem is None else (None, False)
     except (queries.SortError, queries.ReadTooLongError) as error:
         return HttpResponse(str(error), status=503, content_type="text/plain; charset=utf-8")
     canonical = to_text(asked.query) if asked.problem is None else None
@@ -150,7 +156,10 @@ def rows(request: HttpRequest) -> HttpResponse:
         "is_refresh": True,
         "now": now,
     }
-    return render(request, "web/_instance_rows.html", context)
+    answer = render(request, "web/_instance_rows.html", context)
+    if is_earlier:
+        answer["Look-Again"] = str(LOOK_AGAIN_MS)
+    return answer
 
 
 @project_view
@@ -173,14 +182,15 @@ def _only_correlation(project_id: int, asked: Asked, now: Micros) -> str | None:
     return found[0].correlation_id if found else None
 
 
-def _found(project_id: int, asked: Asked, now: Micros) -> queries.Count:
-    """How many the query finds, at most a second old."""
+def _found(project_id: int, asked: Asked, now: Micros) -> tuple[queries.Count, bool]:
+    """How many the query finds, at most FOUND_SECONDS old, and whether it was counted before this request."""
     key = f"found.{project_id}.{hash(to_text(asked.query))}"
     count = cache.get(key)
-    if count is None:
-        count = queries.count_instances(project_id, asked.query, now=now)
-        cache.set(key, count, 1)
-    return count
+    if count is not None:
+        return count, True
+    count = queries.count_instances(project_id, asked.query, now=now)
+    cache.set(key, count, FOUND_SECONDS)
+    return count, False
 
 
 def _frame(request: HttpRequest, asked: Asked, now: Micros) -> dict[str, Any]:
