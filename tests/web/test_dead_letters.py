@@ -67,7 +67,8 @@ def test_queues_causes_and_messages_are_shown(sign_in: SignIn, letters: list[Dea
 
     for text in ("label.dlt", "+1.5", "CarrierRejected", "form missing", "create-label", "order-running", "1 undoing"):
         assert text in page
-    assert '3<span class="sr"> messages' in page
+    assert "3 messages, 1 cause;" in page
+    assert '<span data-nav-count>3</span><span class="sr"> messages</span>' in page
 
 
 def test_a_chosen_cause_shows_what_a_redrive_would_do(sign_in: SignIn, letters: list[DeadLetter]) -> None:
