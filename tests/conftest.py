@@ -196,6 +196,26 @@ def eager_celery() -> Iterator[None]:
     app.conf.task_always_eager, app.conf.task_eager_propagates = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_flush() -> None:
+    """Emptying the database may meet a request that a test's web process is still answering: then once more."""
+    from django.core.management import CommandError
+    from django.core.management.commands.flush import Command
+
+    empty = Command.handle
+
+    def handle(self: Command, **options: Any) -> None:
+        for _ in range(5):
+            try:
+                return empty(self, **options)
+            except CommandError as error:
+                if "deadlock" not in str(error.__cause__):
+                    raise
+        return empty(self, **options)
+
+    Command.handle = handle  # type: ignore[method-assign]
+
+
 # A real web process and a real browser
 
 
