@@ -126,6 +126,33 @@ class Token(models.Model):
         return f"{self.name} ({self.prefix}…)"
 
 
+class Invitation(models.Model):
+    """A link that lets one person in, once: as a member of a project, or as the first administrator.
+
+    Only the hash of the link's secret is kept; see `apps.projects.invitations`.
+    """
+
+    #: NULL for the link of the first start, which makes an administrator.
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="invitations")
+    role = models.CharField(max_length=16, choices=Role.choices, default=Role.VIEWER)
+    #: Whom it was sent to; "" when the link was handed over otherwise.
+    email = models.CharField(max_length=254, default="", blank=True)
+    hash = models.BinaryField(max_length=32, unique=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    accepted_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.role} of {self.project}" if self.project else "the first administrator"
+
+
 class AuditEntry(models.Model):
     """Something that somebody did or tried: written once, never changed, never deleted (PostgreSQL sees to that)."""
 
