@@ -6,16 +6,16 @@ import logging
 
 from celery import shared_task
 from django.conf import settings
-from django.db import connection
 
 from apps.alerts import delivery, heartbeat, sweeping
 from apps.lib import micros
+from apps.lib.alone import alone
 from apps.sagas import server_clock
 
 logger = logging.getLogger(__name__)
 
 #: One deliverer at a time serves all receivers side by side; more would only hold worker slots.
-_DELIVERER_LOCK = 0x5A6A02
+_DELIVERER_LOCK = (0x5A6A02, 0)
 
 
 @shared_task(name="apps.alerts.tasks.sweep", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
@@ -32,15 +32,9 @@ def sweep() -> None:
 @shared_task(name="apps.alerts.tasks.deliver", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
 def deliver() -> None:
     """Send what is due, unless another worker is at it: leases keep deliveries safe, this only saves worker slots."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s, 0)", [_DELIVERER_LOCK])
-        if not cursor.fetchone()[0]:
-            return
-    try:
-        delivery.deliver_due(micros.now())
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_unlock(%s, 0)", [_DELIVERER_LOCK])
+    with alone(_DELIVERER_LOCK) as is_alone:
+        if is_alone:
+            delivery.deliver_due(micros.now())
 
 
 @shared_task(name="apps.alerts.tasks.heartbeat", ignore_result=True)

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import psycopg
@@ -21,6 +20,7 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from apps.lib.alone import alone
 from apps.lib.micros import DAY, MINUTE, SECOND, Micros
 from apps.projects.models import Project
 from apps.sagas import catalog, feed
@@ -97,7 +97,7 @@ def learn_due(now: Micros, *, seconds: float = 2.0) -> int:
     """
     until = time.monotonic() + seconds
     looks = 0
-    with _alone("learning") as is_alone:
+    with alone("sagascope.learning") as is_alone:
         if not is_alone:
             return 0
         _register()
@@ -294,7 +294,7 @@ def run_rejudgements(seconds: float = 20.0) -> int:
     """
     until = time.monotonic() + seconds
     done = 0
-    with _alone("rejudgement") as is_alone:
+    with alone("sagascope.rejudgement") as is_alone:
         while is_alone and time.monotonic() < until:
             run = Rejudgement.objects.filter(finished_at=None).order_by("pk").first()
             if run is None:
@@ -355,18 +355,3 @@ def _shown(cursor: psycopg.Cursor, works: list[Workspace]) -> dict[str, tuple]:
 def _facts(judged: Judgement | None) -> tuple:
     assert judged is not None
     return (judged.waiting_for, judged.service, judged.error_fingerprint, judged.deadline_at, judged.deadline_reason)
-
-
-@contextmanager
-def _alone(what: str) -> Iterator[bool]:
-    """Whether nobody else does this work now; keeps others from it meanwhile."""
-    name = f"sagascope.{what}"
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [name])
-        is_mine = bool(cursor.fetchone()[0])
-    try:
-        yield is_mine
-    finally:
-        if is_mine:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(hashtext(%s))", [name])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 
 if TYPE_CHECKING:
     from django.db.backends.utils import CursorWrapper
@@ -40,23 +40,27 @@ def ensure(now_ms: int | None = None) -> list[str]:
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     made: list[str] = []
     with connection.cursor() as cursor:
-        # One maker at a time; two web processes may migrate at once.
-        cursor.execute("SELECT pg_advisory_lock(hashtext('sagascope.partitions'))")
-        try:
-            # The first migration asks before later ones have made all of them.
-            tables = [table for table in TABLES if _exists(cursor, table)]
-            for period in range(now_ms // width, now_ms // width + AHEAD):
-                low, high = _bound(period * width), _bound((period + 1) * width)
-                suffix = datetime.fromtimestamp(period * width / 1000, UTC).strftime("%Y%m%d")
-                for table in tables:
-                    name = f"{table}_{suffix}"
-                    if _exists(cursor, name) or _has_default_rows(cursor, table, low, high):
-                        continue
-                    cursor.execute(f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES FROM ('{low}') TO ('{high}')")
+        # The first migration asks before later ones have made all of them.
+        tables = [table for table in TABLES if _exists(cursor, table)]
+        for period in range(now_ms // width, now_ms // width + AHEAD):
+            low, high = _bound(period * width), _bound((period + 1) * width)
+            suffix = datetime.fromtimestamp(period * width / 1000, UTC).strftime("%Y%m%d")
+            for table in tables:
+                name = f"{table}_{suffix}"
+                if not _exists(cursor, name) and _make(cursor, table, name, low, high):
                     made.append(name)
-        finally:
-            cursor.execute("SELECT pg_advisory_unlock(hashtext('sagascope.partitions'))")
     return made
+
+
+def _make(cursor: CursorWrapper, table: str, name: str, low: UUID, high: UUID) -> bool:
+    """Make one partition, in a transaction of its own: writers wait for it, so it is over at once."""
+    with transaction.atomic():
+        # One maker at a time; two web processes may migrate at once.
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('sagascope.partitions'))")
+        if _exists(cursor, name) or _has_default_rows(cursor, table, low, high):
+            return False
+        cursor.execute(f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES FROM ('{low}') TO ('{high}')")
+    return True
 
 
 def partition_bounds(table: str) -> dict[str, tuple[int, int]]:

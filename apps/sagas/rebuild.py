@@ -14,6 +14,7 @@ import psycopg
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
+from apps.lib.alone import alone
 from apps.projects.models import Project
 from apps.sagas import catalog, feed, finding_due, statements
 from apps.sagas.attempts import execution_of
@@ -103,19 +104,12 @@ def run_open_reprojections(seconds: float = 60.0) -> int:
     """
     until = time.monotonic() + seconds
     done = 0
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtext('sagascope.reprojection'))")
-        if not cursor.fetchone()[0]:
-            return 0
-    try:
-        while time.monotonic() < until:
+    with alone("sagascope.reprojection") as is_alone:
+        while is_alone and time.monotonic() < until:
             run = Reprojection.objects.filter(finished_at__isnull=True).order_by("id").first()
             if run is None:
                 break
             done += _next_batch(run)
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_unlock(hashtext('sagascope.reprojection'))")
     return done
 
 

@@ -34,6 +34,7 @@ from apps.ingest.formats.decoding import Decoded
 from apps.ingest.formats.histories import COMPENSATION_NAMES, HistoryOptions
 from apps.ingest.transports.options import Option, OptionError
 from apps.lib import micros
+from apps.lib.alone import Hold, hold
 from apps.lib.micros import Micros
 from apps.projects.models import Source
 
@@ -223,8 +224,7 @@ class Polling:
     #: The watermark that was saved last, and when.
     _remembered: Any = None
     _remembered_at: float = 0.0
-    #: The session of PostgreSQL that holds the lock.
-    _session: Any = None
+    _held: Hold | None = None
     _is_standing_by: bool = False
 
     def run(self, *, once: bool = False) -> None:
@@ -262,25 +262,22 @@ class Polling:
     def _take(self) -> None:
         """Be the one who polls this source. Raises TakenError while another process is.
 
-        The lock ends with its session, so whoever dies or loses PostgreSQL stands in nobody's way, and a round whose
-        session ended cannot save anything any more.
+        The lock ends with its session, so whoever dies or loses PostgreSQL stands in nobody's way.
         """
         connection.ensure_connection()
-        if self._session is connection.connection:
+        if self._held is not None and self._held.lasts():
             return
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCK, self.source.pk])
-            if not cursor.fetchone()[0]:
-                raise TakenError("another process polls this source")
-        self._session, self._is_standing_by = connection.connection, False
+        self._held = hold((_LOCK, self.source.pk))
+        if self._held is None:
+            raise TakenError("another process polls this source")
+        self._is_standing_by = False
 
     def _give_back(self) -> None:
-        if self._session is None or self._session is not connection.connection:
+        if self._held is None:
             return
-        self._session = None
+        held, self._held = self._held, None
         try:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", [_LOCK, self.source.pk])
+            held.release()
         except DatabaseError:
             # A session that is gone holds nothing.
             connections.close_all()
