@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from apps.ingest import strict_json
-from apps.ingest.formats import HISTORIES, Decoded, Rejection, excerpt_of, json_path
+from apps.ingest.event_spool import EventSpool, spooled
+from apps.ingest.formats import HISTORIES, Decoded, Rejection, arrays, excerpt_of, json_path
 from apps.ingest.formats.histories import COMPENSATION_NAMES, HistoryError, HistoryOptions
 from apps.ingest.strict_json import Unreadable
 from apps.sagas.events import Micros, SagaEvent
@@ -69,26 +70,28 @@ def _compensations(given: Any) -> dict[str, str]:
     return {step.strip(): forward.strip() for step, _, forward in pairs if step.strip() and forward.strip()}
 
 
-def read(body: bytes, content_type: str, name: str) -> tuple[Any, list[Rejection]]:
+def read(body: bytes, content_type: str, name: str, *, is_history: bool = False) -> tuple[Any, list[Rejection]]:
     """The document, and the lines that could not be read where it is one per line. Raises Unreadable.
 
-    `name` is the format that was expected, to be said where nothing can be read.
+    `name` is the format that was expected, to be said where nothing can be read. Large arrays of a history are
+    `arrays.Array`s.
     """
     body = strict_json.without_bom(body)
     if not body.strip():
         raise Unreadable("empty_body", f"{name}: the body is empty")
     if content_type == NDJSON:
-        return _lines(body)
+        lines, broken = _lines(body)
+        return (lines if is_history and len(body) >= arrays.SMALL_BYTES else list(lines)), broken
     try:
         strict_json.check_syntax(body)
-        return _decoded(body), []
+        return _decoded(body, arrays.read if is_history else strict_json.decode), []
     except Unreadable as unreadable:
         raise Unreadable(unreadable.code, f"{name}: {unreadable.detail}", unreadable.status) from None
 
 
-def _decoded(body: bytes) -> Any:
+def _decoded(body: bytes | memoryview, decode: Callable[[Any], Any]) -> Any:
     try:
-        return msgspec.json.decode(body)
+        return decode(body)
     except UnicodeDecodeError:
         raise Unreadable("invalid_utf8", "the body is not valid UTF-8") from None
     except RecursionError:
@@ -97,23 +100,33 @@ def _decoded(body: bytes) -> Any:
         raise Unreadable("invalid_json", f"the body is not valid JSON: {error}") from None
 
 
-def _lines(body: bytes) -> tuple[list[Any], list[Rejection]]:
-    """Each line that can be read; of a line that cannot be the reason."""
-    documents: list[Any] = []
+def _lines(body: bytes) -> tuple[arrays.Array, list[Rejection]]:
+    """The lines that can be read; of each line that cannot be the reason."""
+    lines = arrays.Lines(body)
     rejections: list[Rejection] = []
-    for index, line in enumerate(line for line in body.split(b"\n") if line.strip()):
+    for index, line in enumerate(lines):
         try:
-            documents.append(_decoded(line))
+            _decoded(line, strict_json.decode)
         except Unreadable as unreadable:
             detail = unreadable.detail.replace("the body", "the line")
-            rejections.append(Rejection(index, "", unreadable.code, detail, excerpt_of(line)))
-    return documents, rejections
+            rejections.append(Rejection(index, "", unreadable.code, detail, excerpt_of(bytes(line))))
+    return arrays.Array(lines.without([rejection.index for rejection in rejections])), rejections
 
 
-def decode_history(name: str, document: Any, options: HistoryOptions, received_at: Micros) -> Decoded:
-    """The events of a document; one that is none of the format's is one rejection that says what was expected."""
+def place_for(body: bytes) -> Decoded | None:
+    """Where the events of a history of this length are put; None = into memory."""
+    return spooled() if len(body) >= arrays.SMALL_BYTES else None
+
+
+def decode_history(
+    name: str, document: Any, options: HistoryOptions, received_at: Micros, into: Decoded | None = None
+) -> Decoded:
+    """The events of a document, put `into` what is given.
+
+    One that is none of the format's is one rejection that says what was expected.
+    """
     try:
-        return HISTORIES[name](document, options, received_at)
+        return HISTORIES[name](document, options, received_at, into=into)
     except HistoryError as error:
         return Decoded([], [], [Rejection(0, "", NOT_A_HISTORY, str(error), _excerpt(document))])
     except RecursionError:
@@ -122,8 +135,10 @@ def decode_history(name: str, document: Any, options: HistoryOptions, received_a
 
 
 def _excerpt(document: Any) -> str:
-    shown = document[:3] if isinstance(document, list) else document
     try:
+        if isinstance(document, dict):
+            document = {name: value[:3] if arrays.is_array(value) else value for name, value in document.items()}
+        shown = document[:3] if arrays.is_array(document) else document
         return excerpt_of(msgspec.json.encode(shown)[:8_000])
     except (ValueError, TypeError, RecursionError, UnicodeEncodeError):
         return ""
@@ -138,7 +153,10 @@ def store_in_slices(
     comes later than its place in time may make recording look back over all that is stored, once per slice.
     """
     events = decoded.events
-    order = sorted(range(len(events)), key=lambda position: order_of(events[position]))
+    if isinstance(events, EventSpool):
+        order = sorted(range(len(events)), key=events.times.__getitem__)
+    else:
+        order = sorted(range(len(events)), key=lambda position: order_of(events[position]))
     whole, refused = Outcome(), []
     for begin in range(0, len(order), SLICE):
         slice_ = order[begin : begin + SLICE]

@@ -251,8 +251,9 @@ def _history(name: str) -> Route | None:
         return None
 
     def decode(delivery: Delivery) -> Decoded:
-        document, broken = documents.read(delivery.body, delivery.content_type, name)
-        decoded = documents.decode_history(name, document, delivery.options, delivery.received_at)
+        document, broken = documents.read(delivery.body, delivery.content_type, name, is_history=True)
+        into = documents.place_for(delivery.body)
+        decoded = documents.decode_history(name, document, delivery.options, delivery.received_at, into)
         return _with(decoded, broken)
 
     return Route(f"histories/{name}", decode, (JSON, NDJSON), "INGEST_MAX_HISTORY_BYTES")

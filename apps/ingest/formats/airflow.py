@@ -13,11 +13,12 @@ Whichever tells an event, it is the same event (`airflow_run`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from apps.ingest.formats import engine_entries, openlineage
 from apps.ingest.formats.airflow_run import DagRun, dag_run, run_event, task_event, time_of
+from apps.ingest.formats.arrays import Places, is_array
 from apps.ingest.formats.decoding import Decoded
 from apps.ingest.formats.histories import HistoryError, HistoryOptions
 from apps.ingest.strict_json import Refused
@@ -39,9 +40,9 @@ _LOGGED = {"running": EventKind.STEP_STARTED, **_TASK_ENDS}
 _Key = tuple[str, str]
 
 
-def decode(document: Any, options: HistoryOptions, received_at: Micros) -> Decoded:
+def decode(document: Any, options: HistoryOptions, received_at: Micros, *, into: Decoded | None = None) -> Decoded:
     """The events of a document; an entry that cannot be read is refused alone. Raises HistoryError."""
-    reading = _Reading(options, received_at)
+    reading = _Reading(options, received_at, into)
     reading.take(document, "$")
     return reading.finish()
 
@@ -49,26 +50,24 @@ def decode(document: Any, options: HistoryOptions, received_at: Micros) -> Decod
 class _Reading:
     """A document while it is taken apart."""
 
-    def __init__(self, options: HistoryOptions, received_at: Micros) -> None:
+    def __init__(self, options: HistoryOptions, received_at: Micros, into: Decoded | None) -> None:
         self._options = options
         self._received_at = received_at
-        self._entries = engine_entries.Entries()
+        self._entries = _Once(into)
         self._position = 0
-        self._runs: list[tuple[int, dict[str, Any]]] = []
-        self._tasks: list[tuple[int, dict[str, Any]]] = []
-        self._logs: list[tuple[int, dict[str, Any]]] = []
+        self._runs, self._tasks, self._logs = Places(), Places(), Places()
         #: What each run was triggered with, as far as the document says.
         self._confs: dict[_Key, Any] = {}
         self._versions: dict[_Key, Any] = {}
-        #: The last try of each task that the document knows.
-        self._last_try: dict[tuple[str, str, str, Any], int] = defaultdict(int)
+        #: The last try of each task that the document knows, where it is not the first.
+        self._last_try: defaultdict[tuple[str, str, str, Any], int] = defaultdict(int)
 
-    def take(self, document: Any, place: str) -> None:
-        """Sort a document's parts. Raises HistoryError."""
-        if isinstance(document, list):
+    def take(self, document: Any, place: str, within: Sequence[Any] | None = None, at: int = 0) -> None:
+        """Sort a document's parts; `within[at]` is where it lies. Raises HistoryError."""
+        if is_array(document):
             for index, item in enumerate(document):
                 if isinstance(item, dict) and (self._is_known(item) or index == 0):
-                    self.take(item, f"{place}[{index}]")
+                    self.take(item, f"{place}[{index}]", document, index)
                 elif index == 0 and not self._position:
                     raise HistoryError(f"{_EXPECTED}; {place}[0] is no object")
                 else:
@@ -82,11 +81,11 @@ class _Reading:
         if openlineage.is_run_event(document):
             openlineage.take(self._entries, self._next(), document, self._options, self._received_at)
         elif "event_log_id" in document:
-            self._logs.append((self._next(), document))
+            self._logs.add(self._next(), within or [document], at)
         elif "task_id" in document:
-            self._tasks.append((self._next(), document))
+            self._tasks.add(self._next(), within or [document], at)
         elif "dag_run_id" in document:
-            self._runs.append((self._next(), document))
+            self._runs.add(self._next(), within or [document], at)
         else:
             for name in _NESTED:
                 if document.get(name) is not None:
@@ -117,11 +116,12 @@ class _Reading:
                 self._confs.setdefault(_key(item, "run_id"), extra.get("conf"))
         for _, item in self._tasks:
             number = engine_entries.whole_number(item.get("try_number")) or 0
-            self._last_try[_task_key(item)] = max(self._last_try[_task_key(item)], number)
+            if number > 1:
+                self._last_try[_task_key(item)] = max(self._last_try[_task_key(item)], number)
         for items, read in ((self._runs, self._of_run), (self._tasks, self._of_task), (self._logs, self._of_log)):
             for position, item in items:
                 self._entries.add(position, item, lambda item=item, read=read: list(read(item)))  # type: ignore[misc]
-        return _told_once(self._entries.decoded)
+        return self._entries.decoded
 
     def _run(self, item: dict[str, Any], name: str) -> DagRun:
         key = _key(item, name)
@@ -155,7 +155,7 @@ class _Reading:
             return
         at, flags = time_of("end_date", item["end_date"])
         yield self._task(run, item, _TASK_ENDS[str(state)], at, flags, str(state), attempt)
-        if state == "failed" and self._last_try[_task_key(item)] > attempt:
+        if state == "failed" and self._last_try.get(_task_key(item), 1) > attempt:
             yield self._task(run, item, EventKind.STEP_RETRYING, at, flags, "up_for_retry", attempt)
 
     def _of_log(self, item: dict[str, Any]) -> Iterator[SagaEvent]:
@@ -212,12 +212,19 @@ def _task_key(item: dict[str, Any]) -> tuple[str, str, str, Any]:
     return (*_key(item, "dag_run_id"), str(item.get("task_id")), index)
 
 
-def _told_once(decoded: Decoded) -> Decoded:
-    seen: set[tuple[str, str]] = set()
-    events, positions = [], []
-    for event, position in zip(decoded.events, decoded.positions, strict=True):
-        if (event.source, event.id) not in seen:
-            seen.add((event.source, event.id))
-            events.append(event)
-            positions.append(position)
-    return Decoded(events, positions, decoded.rejections)
+class _Once(engine_entries.Entries):
+    """Keeps of events that are told twice the first."""
+
+    def __init__(self, into: Decoded | None) -> None:
+        super().__init__(into)
+        #: Hashes of what was told: a tenth of the memory, and two of them are never equal by chance.
+        self._told: set[int] = set()
+
+    def add(self, position: int, item: Any, read: Callable[[], list[SagaEvent]], identity: str = "") -> None:
+        super().add(position, item, lambda: [event for event in read() if self._is_news(event)], identity)
+
+    def _is_news(self, event: SagaEvent) -> bool:
+        number = hash((event.source, event.id))
+        is_news = number not in self._told
+        self._told.add(number)
+        return is_news

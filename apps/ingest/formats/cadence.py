@@ -15,6 +15,7 @@ from typing import Any
 
 from apps.ingest.formats import cadence_values as cadence
 from apps.ingest.formats import temporal_values as values
+from apps.ingest.formats.arrays import is_array
 from apps.ingest.formats.decoding import Decoded
 from apps.ingest.formats.engine_entries import clean
 from apps.ingest.formats.histories import HistoryOptions
@@ -52,9 +53,9 @@ _FAILURES = {
 }
 
 
-def decode(document: Any, options: HistoryOptions, received_at: Micros) -> Decoded:
+def decode(document: Any, options: HistoryOptions, received_at: Micros, *, into: Decoded | None = None) -> Decoded:
     """The events of a Cadence document. Raises HistoryError when nothing of it is Cadence's."""
-    return Reading(SHAPES, options, received_at).take(document).result()
+    return Reading(SHAPES, options, received_at, into).take(document).result()
 
 
 def entry_of(raw: Any, received_at: Micros) -> Entry:
@@ -186,7 +187,7 @@ def unwrapped(document: Any) -> Any:
         return document
     found: list[Any] = []
     for value in document.values():
-        found.extend(value if isinstance(value, list) else [value])
+        found.extend(value if is_array(value) else [value])
     return found if all(isinstance(each, dict) and "eventId" in each for each in found) else document
 
 

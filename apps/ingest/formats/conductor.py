@@ -6,10 +6,13 @@ summaries), its webhook publishers (workflow and task status listeners) and its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from apps.ingest.formats import conductor_events as events
+from apps.ingest.formats.arrays import is_array
 from apps.ingest.formats.conductor_events import Source
 from apps.ingest.formats.conductor_rows import Task, Workflow, read_task, read_workflow
 from apps.ingest.formats.decoding import Decoded
@@ -25,17 +28,17 @@ _EXPECTED_PUSH = "conductor: expected what a status listener pushes (an object w
 _REOPENING = frozenset({"RETRIED", "RERAN", "RESTARTED"})
 
 
-def decode(document: Any, options: HistoryOptions, received_at: Micros) -> Decoded:
+def decode(document: Any, options: HistoryOptions, received_at: Micros, *, into: Decoded | None = None) -> Decoded:
     """One execution (`GET /workflow/{id}`), a list of them, or the answer of a search (`{"results": […]}`).
 
     Task summaries and workflow events, which Conductor only pushes, are understood as well. Positions count the
     executions and their tasks, in the order of the document. Raises HistoryError.
     """
-    items = _executions(document)
-    entries, source = Entries(), Source(options, received_at)
+    place, items = _executions(document)
+    entries, source = Entries(into), Source(options, received_at)
     position = 0
     failures: list[str] = []
-    for place, item in items:
+    for index, item in enumerate(items):
         if _is_push(item):
             entries.add(position, item, lambda item=item: list(_pushed(item, source)))  # type: ignore[misc]
             position += 1
@@ -44,7 +47,7 @@ def decode(document: Any, options: HistoryOptions, received_at: Micros) -> Decod
             workflow = read_workflow(_object(item), options)
             rows = _rows(item)
         except Refused as refused:
-            failures.append(f"{place}: {refused.detail}")
+            failures.append(f"{place.format(index)}: {refused.detail}")
             entries.reject(position, item, refused)
             position += 1
             continue
@@ -60,7 +63,7 @@ def decode_webhook(document: Any, options: HistoryOptions, received_at: Micros) 
     A task's push tells all that is known of this attempt, so a lost one costs little once the next comes. Raises
     HistoryError.
     """
-    items = document if isinstance(document, list) else [document]
+    items = document if is_array(document) else [document]
     if any(isinstance(item, Mapping) and "tasks" in item for item in items):
         # No listener sends executions; whoever does wants them read.
         return decode(document, options, received_at)
@@ -93,16 +96,16 @@ def _is_push(item: Any) -> bool:
     return "taskId" in item or (isinstance(item.get("payload"), Mapping) and "eventType" in item)
 
 
-def _executions(document: Any) -> list[tuple[str, Any]]:
-    """(place, execution) of each execution in a document."""
+def _executions(document: Any) -> tuple[str, Sequence[Any]]:
+    """The executions in a document, and where each is: a pattern for their index."""
     if isinstance(document, Mapping):
         for name in ("results", "workflows"):
-            if isinstance(found := document.get(name), list):
-                return [(f"$.{name}[{index}]", item) for index, item in enumerate(found)]
-        return [("$", document)]
-    if not isinstance(document, list):
+            if is_array(found := document.get(name)):
+                return f"$.{name}[{{}}]", found
+        return "$", [document]
+    if not is_array(document):
         raise HistoryError(f"{_EXPECTED}; $ is {kind_of(document)}")
-    return [(f"$[{index}]", item) for index, item in enumerate(document)]
+    return "$[{}]", document
 
 
 def _object(item: Any) -> Mapping[str, Any]:
@@ -111,32 +114,38 @@ def _object(item: Any) -> Mapping[str, Any]:
     return item
 
 
-def _rows(item: Mapping[str, Any]) -> list[Any] | None:
+def _rows(item: Mapping[str, Any]) -> Sequence[Any] | None:
     rows = item.get("tasks")
-    if rows is not None and not isinstance(rows, list):
-        raise Refused("wrong_type", f"tasks is {kind_of(rows)}, not an array")
-    return rows
+    if rows is None or is_array(rows):
+        return rows
+    raise Refused("wrong_type", f"tasks is {kind_of(rows)}, not an array")
 
 
 def _decode_execution(
-    entries: Entries, position: int, item: Any, workflow: Workflow, rows: list[Any] | None, source: Source
+    entries: Entries, position: int, item: Any, workflow: Workflow, rows: Sequence[Any] | None, source: Source
 ) -> int:
     """Add one execution's events; the position after it."""
-    read: list[tuple[int, Any, Task]] = []
+    bad: list[Task] | None = None if rows is None else []
+    wrong: set[int] = set()
     for offset, row in enumerate(rows or (), start=position + 1):
         try:
-            read.append((offset, row, read_task(_object(row))))
+            task = read_task(_object(row))
         except Refused as refused:
             detail = f"tasks[{offset - position - 1}]: {refused.detail}"
             entries.reject(offset, row, Refused(refused.code, detail), _identity(row))
-    tasks = [task for _, _, task in read] if rows is not None else None
-    entries.add(position, item, lambda: list(events.workflow_events(workflow, tasks, source)), workflow.id)
-    for offset, row, task in read:
-        entries.add(offset, row, lambda row=row, task=task: _of_task(row, task, workflow, source), task.id)  # type: ignore[misc]
+            wrong.add(offset)
+            continue
+        if bad is not None and events.is_bad(task):
+            bad.append(msgspec.structs.replace(task, input=None, output=None))
+    entries.add(position, item, lambda: list(events.workflow_events(workflow, bad, source)), workflow.id)
+    for offset, row in enumerate(rows or (), start=position + 1):
+        if offset not in wrong:
+            entries.add(offset, row, lambda row=row: _of_task(row, workflow, source), _identity(row))  # type: ignore[misc]
     return position + 1 + len(rows or ())
 
 
-def _of_task(row: Mapping[str, Any], task: Task, workflow: Workflow, source: Source) -> list[SagaEvent]:
+def _of_task(row: Mapping[str, Any], workflow: Workflow, source: Source) -> list[SagaEvent]:
+    task = read_task(row)
     return [*events.task_events(task, workflow, source), *events.called_events(row, task, workflow, source)]
 
 

@@ -86,19 +86,22 @@ class Source(msgspec.Struct):
 # --- the execution ----------------------------------------------------------------------------------------------------
 
 
-def workflow_events(workflow: Workflow, tasks: list[Task] | None, source: Source) -> Iterator[SagaEvent]:
-    """What the execution as a whole went through; `tasks` None = they are not known."""
+def is_bad(task: Task) -> bool:
+    """True for a row that did not end well: what `workflow_events` asks about."""
+    return task.status in _BAD
+
+
+def workflow_events(workflow: Workflow, bad: list[Task] | None, source: Source) -> Iterator[SagaEvent]:
+    """What the execution as a whole went through, by its rows that did not end well; None = they are not known."""
     if workflow.started_at is not None:
         yield started(workflow, source)
-        if _was_restarted(workflow, tasks):
+        if _was_restarted(workflow, bad):
             yield _event(workflow, source, "continued", workflow.started_at, EventKind.SAGA_CONTINUED, _CONTINUED)
     retried_at = workflow.retried_at
     if retried_at is not None:
         # Conductor notes resuming and retrying alike.
         yield _event(workflow, source, "resumed", retried_at, EventKind.SAGA_RESUMED, _CONTINUED)
-        if any(
-            task.status in _BAD and task.ended_at is not None and task.ended_at <= retried_at for task in tasks or ()
-        ):
+        if any(task.ended_at is not None and task.ended_at <= retried_at for task in bad or ()):
             yield _event(workflow, source, "continued", retried_at, EventKind.SAGA_CONTINUED, _CONTINUED)
     ended_at = workflow.ended_at
     if workflow.status in _ENDS:
@@ -183,11 +186,11 @@ def run_of(workflow_id: str, correlation_id: str) -> str:
     return "" if workflow_id == correlation_id else workflow_id
 
 
-def _was_restarted(workflow: Workflow, tasks: list[Task] | None) -> bool:
+def _was_restarted(workflow: Workflow, bad: list[Task] | None) -> bool:
     """A restart throws the tasks away, but not the names of those that had failed."""
-    if tasks is None or workflow.status != "RUNNING":
+    if bad is None or workflow.status != "RUNNING":
         return False
-    failed = {name for task in tasks if task.status in _BAD for name in (task.name, task.step_id)}
+    failed = {name for task in bad for name in (task.name, task.step_id)}
     return any(name not in failed for name in workflow.failed_tasks)
 
 

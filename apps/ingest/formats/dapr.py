@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from apps.ingest.formats.arrays import is_array
 from apps.ingest.formats.dapr_history import Execution, History
 from apps.ingest.formats.decoding import Decoded
 from apps.ingest.formats.engine_entries import Entries, kind_of, text_at
@@ -49,12 +50,12 @@ _ATTRIBUTE = re.compile(
 )
 
 
-def decode(document: Any, options: HistoryOptions, received_at: Micros) -> Decoded:
+def decode(document: Any, options: HistoryOptions, received_at: Micros, *, into: Decoded | None = None) -> Decoded:
     """One instance's history, or a list of them. Positions count the history events of the whole document.
 
     Raises HistoryError.
     """
-    entries = Entries()
+    entries = Entries(into)
     offset = 0
     for place, history in _histories(document):
         offset += _decode_one(entries, offset, place, history, options, received_at)
@@ -89,9 +90,9 @@ def _histories(document: Any) -> list[tuple[str, dict[str, Any]]]:
     """(place, {"events": […], what else is said}) of each history in a document."""
     if isinstance(document, Mapping):
         for name in ("events", "history"):
-            if isinstance(found := document.get(name), list):
+            if is_array(found := document.get(name)):
                 return [(f"$.{name}", {**document, "events": found})]
-    if isinstance(document, list):
+    if is_array(document):
         if document and all(isinstance(each, Mapping) and ("events" in each or "history" in each) for each in document):
             return [
                 (f"$[{index}]{place[1:]}", history)

@@ -39,8 +39,9 @@ _NAMES = ("flow", "flow_version", "run", "parent_flow", "parent_run", "step", "s
 class Entries:
     """Collects what a document's entries become: events, and rejections of entries that cannot be read."""
 
-    def __init__(self) -> None:
-        self.decoded = Decoded([], [], [])
+    def __init__(self, into: Decoded | None = None) -> None:
+        """Events go `into` what is given, perhaps because there are many."""
+        self.decoded = Decoded([], [], []) if into is None else into
 
     def add(self, position: int, item: Any, read: Callable[[], list[SagaEvent]], identity: str = "") -> None:
         """Read the entry at `position`; one that raises Refused is kept as a rejection, and no event of it is kept."""

@@ -7,8 +7,8 @@ came before it, never from what comes after: importing a longer history later ad
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
 
@@ -53,9 +53,17 @@ class HistoryError(ValueError):
     """The document is not what the format expects; the message names the format, the place and the reason."""
 
 
-#: A history format: the parsed document, the options, the time of receipt. Raises HistoryError when nothing can be
-#: made of it; an entry that cannot be read becomes a rejection and the others stay.
-HistoryDecoder = Callable[[Any, HistoryOptions, Micros], Decoded]
+class HistoryDecoder(Protocol):
+    """A history format: the parsed document, the options, the time of receipt.
+
+    Large arrays of the document may be `arrays.Array`s; no more than one of their items is kept at a time. Events go
+    `into` what is given. Raises HistoryError when nothing can be made of the document; an entry that cannot be read
+    becomes a rejection and the others stay.
+    """
+
+    def __call__(
+        self, document: Any, options: HistoryOptions, received_at: Micros, /, *, into: Decoded | None = None
+    ) -> Decoded: ...
 
 
 def with_digest(event: SagaEvent) -> SagaEvent:

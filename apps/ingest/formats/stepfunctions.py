@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from apps.ingest.formats import engine_entries
+from apps.ingest.formats.arrays import Places, is_array
 from apps.ingest.formats.decoding import Decoded
 from apps.ingest.formats.histories import HistoryError, HistoryOptions
 from apps.ingest.formats.stepfunctions_definition import Definition
@@ -46,13 +48,14 @@ _EXPECTED = "stepfunctions: expected an answer of GetExecutionHistory, log lines
 _DESCRIBE = ("describe", "describe_execution", "describeExecution", "execution")
 _HISTORY = ("history", "get_execution_history", "getExecutionHistory", "events")
 _MACHINE = ("state_machine", "describe_state_machine", "stateMachine")
+_WRAPPINGS = frozenset({"awslogs", "logEvents", "events"})
 #: Log data that unpacks to more is refused.
 _MOST_LOG_BYTES = 64 * 1024 * 1024
 
 
-def decode(document: Any, options: HistoryOptions, received_at: Micros) -> Decoded:
+def decode(document: Any, options: HistoryOptions, received_at: Micros, *, into: Decoded | None = None) -> Decoded:
     """The events of a document; one entry that cannot be read is refused alone. Raises HistoryError."""
-    reading = _Reading(options, received_at)
+    reading = _Reading(options, received_at, into)
     reading.take(document)
     decoded = reading.finish()
     if decoded is None:
@@ -60,39 +63,57 @@ def decode(document: Any, options: HistoryOptions, received_at: Micros) -> Decod
     return decoded
 
 
+class _Messages(Sequence[Any]):
+    """The log lines that the items of a list of CloudWatch's wrap; an item that wraps none stays what it is."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        item = self._items[index]
+        message = engine_entries.parsed(item.get("message")) if isinstance(item, dict) else None
+        return message if isinstance(message, dict) else item
+
+
 class _Reading:
     """A document while it is taken apart."""
 
-    def __init__(self, options: HistoryOptions, received_at: Micros) -> None:
+    def __init__(self, options: HistoryOptions, received_at: Micros, into: Decoded | None) -> None:
         self._options = options
         self._received_at = received_at
-        self._entries = engine_entries.Entries()
+        self._entries = engine_entries.Entries(into)
         #: Entries that stand beside what names their execution: (describe, machine, entries).
-        self._histories: list[tuple[Mapping[str, Any], Any, list[tuple[int, Any]]]] = []
+        self._histories: list[tuple[Mapping[str, Any], Any, Places]] = []
         #: Entries of answers that name no execution: pages of one history.
-        self._pages: list[tuple[int, Any]] = []
-        self._lines: dict[str, list[tuple[int, Any]]] = {}
+        self._pages = Places()
+        self._lines: dict[str, Places] = {}
         self._position = 0
         self._is_known = False
 
     def take(self, document: Any, place: str = "$") -> None:
         """Sort a document's parts. Raises HistoryError."""
-        if isinstance(document, list):
+        if is_array(document):
             self._take_list(document, place)
         elif not isinstance(document, dict):
             raise HistoryError(f"{_EXPECTED}; {place} is {_named(document)}")
         elif not (self._take_logs(document, place) or self._take_status(document)):
             self._take_history(document, place)
 
-    def _take_list(self, document: list[Any], place: str) -> None:
+    def _take_list(self, document: Sequence[Any], place: str) -> None:
         if not document:
             self._is_known = True
         for index, item in enumerate(document):
             if isinstance(item, dict) and "type" in item and "execution_arn" not in item:
                 self._is_known = True
-                self._pages.append((self._next(), item))
+                self._pages.add(self._next(), document, index)
             elif isinstance(item, dict) and (item.keys() & _KNOWN_KEYS):
-                self.take(item, f"{place}[{index}]")
+                if "execution_arn" in item and item.keys().isdisjoint(_WRAPPINGS):
+                    self._take_line(document, index, item)
+                else:
+                    self.take(item, f"{place}[{index}]")
             elif index or self._is_known:
                 refused = Refused("not_an_object", "it is neither an entry of a history, a log line nor a status event")
                 self._entries.reject(self._next(), item, refused)
@@ -105,29 +126,29 @@ class _Reading:
             self.take(_unpacked(packed.get("data"), place), place)
             return True
         events = document.get("logEvents")
-        if events is None and isinstance(document.get("events"), list):
+        if events is None and is_array(document.get("events")):
             listed = document["events"]
             events = listed if listed and isinstance(listed[0], dict) and "message" in listed[0] else None
-        if isinstance(events, list):
+        if is_array(events):
             self._is_known = True
-            for item in events:
-                message = engine_entries.parsed(item.get("message")) if isinstance(item, dict) else None
-                self._take_line(message if isinstance(message, dict) else item)
+            messages = _Messages(events)
+            for index, message in enumerate(messages):
+                self._take_line(messages, index, message)
             return True
         if "execution_arn" in document:
-            self._is_known = True
-            self._take_line(document)
+            self._take_line([document], 0, document)
             return True
         return False
 
-    def _take_line(self, line: Any) -> None:
+    def _take_line(self, items: Sequence[Any], index: int, line: Any) -> None:
+        self._is_known = True
         arn = engine_entries.text_at(line, "execution_arn") if isinstance(line, dict) else None
         position = self._next()
         if arn is None:
             refused = Refused("missing_execution", "the log line names no execution_arn: is it one of Step Functions?")
             self._entries.reject(position, line, refused)
             return
-        self._lines.setdefault(arn, []).append((position, line))
+        self._lines.setdefault(arn, Places()).add(position, items, index)
 
     def _take_status(self, document: dict[str, Any]) -> bool:
         if "detail-type" in document:
@@ -137,7 +158,7 @@ class _Reading:
             )
             return True
         listed = document.get("executions")
-        rows = listed if isinstance(listed, list) else [document] if _is_description(document) else None
+        rows = listed if is_array(listed) else [document] if _is_description(document) else None
         if rows is None:
             return False
         self._is_known = True
@@ -155,16 +176,18 @@ class _Reading:
                 raise HistoryError(f"{_EXPECTED}; {place} has none of the keys {', '.join(sorted(_KNOWN_KEYS))}")
             self._take_status(dict(about))
             return
-        items = _items(history, place)
         self._is_known = True
-        found = [(self._next(), item) for item in items]
+        pages = _pages(history, place)
         machine = next((document[name] for name in _MACHINE if name in document), document.get("definition"))
         if not about and engine_entries.text_at(document, "executionArn"):
             about = document
+        found = self._pages
         if about or machine is not None:
+            found = Places()
             self._histories.append((about, machine, found))
-        else:
-            self._pages += found
+        for items in pages:
+            for index in range(len(items)):
+                found.add(self._next(), items, index)
 
     def _next(self) -> int:
         self._position += 1
@@ -178,37 +201,38 @@ class _Reading:
             return None
         for about, machine, items in self._histories:
             self._walk(about, machine, items)
-        if self._pages:
+        if len(self._pages):
             self._walk({}, None, self._pages)
         for arn, items in self._lines.items():
             self._walk({"executionArn": arn}, None, items)
         return self._entries.decoded
 
-    def _walk(self, about: Mapping[str, Any], machine: Any, items: list[tuple[int, Any]]) -> None:
-        entries: list[Entry] = []
-        for position, item in items:
+    def _walk(self, about: Mapping[str, Any], machine: Any, items: Places) -> None:
+        numbers = array("Q", [0]) * len(items)
+        started: Entry | None = None
+        for place, (position, item) in enumerate(items):
             try:
-                entries.append(entry_of(item, position))
+                entry = entry_of(item, position)
             except Refused as refused:
                 named = str(item.get("id", "")) if isinstance(item, dict) else ""
                 self._entries.reject(position, item, refused, named)
-        entries.sort(key=lambda entry: entry.id)
-        started = next((entry for entry in entries if entry.type == "ExecutionStarted"), None)
+                continue
+            numbers[place] = entry.id
+            if entry.type == "ExecutionStarted" and (started is None or entry.id < started.id):
+                started = entry
+        # Entries count from 1: those without a number were refused.
+        places = sorted((place for place, number in enumerate(numbers) if number), key=numbers.__getitem__)
         try:
             execution = _execution(about, started, self._options)
         except Refused as refused:
             raise HistoryError(f"stepfunctions: {refused.detail}") from None
         definition = machine.get("definition", machine) if isinstance(machine, dict) else machine
-        whole = bool(entries) and entries[0].id == 1
+        whole = bool(places) and numbers[places[0]] == 1
         walk = Walk(execution, self._options, Definition(definition), self._received_at, is_whole=whole)
-        raw = dict(items)
-        for entry in entries:
-            self._entries.add(
-                entry.position,
-                raw[entry.position],
-                lambda entry=entry: walk.events(entry),  # type: ignore[misc]
-                str(entry.id),
-            )
+        for place in places:
+            position, item = items[place]
+            entry = entry_of(item, position)
+            self._entries.add(position, item, lambda entry=entry: walk.events(entry), str(entry.id))  # type: ignore[misc]
 
     def _described(self, row: Any) -> list[SagaEvent]:
         if not isinstance(row, dict):
@@ -298,14 +322,15 @@ def _is_description(document: Mapping[str, Any]) -> bool:
     return "executionArn" in document and "status" in document
 
 
-def _items(history: Any, place: str) -> list[Any]:
+def _pages(history: Any, place: str) -> list[Sequence[Any]]:
+    """The lists of entries of one history: one, or one for each page."""
     if isinstance(history, dict):
         history = history.get("events")
-    if isinstance(history, list) and history and all(isinstance(page, dict) and "events" in page for page in history):
-        history = [item for page in history for item in _items(page, place)]
-    if not isinstance(history, list):
+    if not is_array(history):
         raise HistoryError(f"{_EXPECTED}; the history at {place} has no list of events")
-    return history
+    if history and all(isinstance(page, dict) and "events" in page for page in history):
+        return [items for page in history for items in _pages(page, place)]
+    return [history]
 
 
 def _unpacked(data: Any, place: str) -> Any:

@@ -11,12 +11,14 @@ Accepted, in today's and in the first releases' spelling of enums:
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from apps.ingest.formats import temporal_values as values
+from apps.ingest.formats.arrays import is_array
 from apps.ingest.formats.decoding import Decoded, Rejection, excerpt_of
 from apps.ingest.formats.engine_entries import clean
 from apps.ingest.formats.event_time import CLOCK_SKEW, DAY, PLAUSIBLE_FROM
@@ -44,9 +46,9 @@ class Shapes(NamedTuple):
     unwrapped: Callable[[Any], Any]
 
 
-def decode(document: Any, options: HistoryOptions, received_at: Micros) -> Decoded:
+def decode(document: Any, options: HistoryOptions, received_at: Micros, *, into: Decoded | None = None) -> Decoded:
     """The events of a Temporal document. Raises HistoryError when nothing of it is Temporal's."""
-    return Reading(SHAPES, options, received_at).take(document).result()
+    return Reading(SHAPES, options, received_at, into).take(document).result()
 
 
 def entry_of(raw: Any, received_at: Micros) -> Entry:
@@ -88,12 +90,14 @@ def identified(raw: Any, received_at: Micros, *, time_key: str) -> tuple[int, Mi
 class Reading:
     """Reads documents into events and refusals. Several documents may be taken, one after the other."""
 
-    def __init__(self, shapes: Shapes, options: HistoryOptions, received_at: Micros) -> None:
+    def __init__(
+        self, shapes: Shapes, options: HistoryOptions, received_at: Micros, into: Decoded | None = None
+    ) -> None:
         self.shapes = shapes
         self.options = options
         self.received_at = received_at
         self._word = shapes.dialect.system.capitalize()
-        self._decoded = Decoded([], [], [])
+        self._decoded = Decoded([], [], []) if into is None else into
         #: Entries and workflows seen so far: the position of the next one.
         self._position = 0
         #: The run whose entries were read last.
@@ -117,17 +121,17 @@ class Reading:
     def take(self, document: Any, place: str = "", depth: int = 0) -> Reading:
         """Read one document, or a list of them. Raises HistoryError that names the place."""
         document = self.shapes.unwrapped(document)
-        if isinstance(document, list):
+        if is_array(document):
             self._take_list(document, place, depth)
         elif not isinstance(document, dict):
             raise self._foreign(place, f"is {_kind_of(document)}, not an object or a list")
-        elif isinstance(document.get("events"), list):
+        elif is_array(document.get("events")):
             self.take_history(document["events"], f"{place}events")
-        elif isinstance(document.get("history"), dict | list):
+        elif isinstance(document.get("history"), dict) or is_array(document.get("history")):
             self._take_response(document, place, depth)
         elif isinstance(document.get("workflowExecutionInfo"), dict):
             self._take_description(document, place)
-        elif isinstance(document.get("executions"), list):
+        elif is_array(document.get("executions")):
             for index, info in enumerate(document["executions"]):
                 self._take_info(info, f"{place}executions[{index}]")
         elif (
@@ -135,7 +139,7 @@ class Reading:
         ):
             # One of a list, as the `temporal` and `cadence` tools write it.
             self._take_info(document, place.rstrip(".") or "the document")
-        elif isinstance(document.get("items"), list) and depth < _NESTING:
+        elif is_array(document.get("items")) and depth < _NESTING:
             for index, item in enumerate(document["items"]):
                 self.take(item, f"{place}items[{index}].", depth + 1)
         elif document.get("rawHistory"):
@@ -149,40 +153,52 @@ class Reading:
 
     def take_history(self, entries: Sequence[Any], place: str) -> None:
         """Read the entries of one or several runs; those of one run in the order of their numbers."""
-        found: list[tuple[int, Entry]] = []
+        first_position = self._position
+        self._position += len(entries)
+        # Only numbers are kept of the entries: there may be more than fit into memory once they are read.
+        indexes, numbers = array("Q"), array("Q")
+        starts: list[tuple[int, Entry]] = []
         for index, raw in enumerate(entries):
-            position = self._position
-            self._position += 1
             try:
                 entry = self.shapes.entry_of(raw, self.received_at)
             except Unattached as wrong:
-                self._refuse(position, f"{place}[{index}]", wrong, raw)
+                self._refuse(first_position + index, f"{place}[{index}]", wrong, raw)
                 continue
-            found.append((position, entry))
-        for run_of_entries in _runs(found):
-            self._take_run(run_of_entries, place, self._position - len(entries), entries)
+            if entry.meaning == _STARTED:
+                starts.append((len(numbers), entry))
+            indexes.append(index)
+            numbers.append(entry.number)
+        for run_of_entries in _runs(numbers, starts):
+            self._take_run([indexes[each] for each in run_of_entries], place, first_position, entries)
 
-    def _take_run(
-        self, found: list[tuple[int, Entry]], place: str, first_position: int, entries: Sequence[Any]
-    ) -> None:
-        is_next_page = self.run is not None and found[0][1].meaning != _STARTED
-        if not is_next_page or self.run is None or found[0][1].number <= self.run.last_number:
-            self.run = Run(self.shapes.dialect, self.options, self.received_at)
-        self.run.attempts_seen = self.attempts_seen
-        known: dict[int, Entry] = {}
-        for position, entry in found:
-            earlier = known.setdefault(entry.number, entry)
+    def _take_run(self, indexes: Sequence[int], place: str, first_position: int, entries: Sequence[Any]) -> None:
+        """Read entries of one run, in the order of their numbers."""
+        earlier: Entry | None = None
+        for index in indexes:
+            raw = entries[index]
+            entry = self.shapes.entry_of(raw, self.received_at)
+            if earlier is None:
+                self._turn_to_run(entry)
+            assert self.run is not None
             try:
-                if earlier is not entry:
+                if earlier is not None and earlier.number == entry.number:
                     if earlier == entry:
                         continue
                     raise Unattached("duplicate_event_id", f"has the eventId {entry.number} of an earlier entry")
-                self._keep(read(self.run, entry), position)
+                earlier = entry
+                self._keep(read(self.run, entry), first_position + index)
             except Unattached as wrong:
-                index = position - first_position
-                self._refuse(position, f"{place}[{index}]", wrong, entries[index], self.run.id_of(entry.number))
+                at = f"{place}[{index}]"
+                self._refuse(first_position + index, at, wrong, raw, self.run.id_of(entry.number))
 
-    def _take_list(self, documents: list[Any], place: str, depth: int) -> None:
+    def _turn_to_run(self, first: Entry) -> None:
+        """Go on with the run that was read last where this is its next page, else begin another one."""
+        is_next_page = self.run is not None and first.meaning != _STARTED
+        if not is_next_page or self.run is None or first.number <= self.run.last_number:
+            self.run = Run(self.shapes.dialect, self.options, self.received_at)
+        self.run.attempts_seen = self.attempts_seen
+
+    def _take_list(self, documents: Sequence[Any], place: str, depth: int) -> None:
         if depth >= _NESTING:
             raise self._foreign(place, "is nested too deeply")
         if any(isinstance(each, dict) and "eventId" in each for each in documents):
@@ -284,15 +300,17 @@ class Reading:
         return HistoryError(f"{self._word} history: {place.rstrip('.') or 'the document'} {why}")
 
 
-def _runs(found: list[tuple[int, Entry]]) -> Iterator[list[tuple[int, Entry]]]:
-    """The entries run by run, each in the order of its numbers. A second beginning begins another run."""
-    starts = [index for index, (_, entry) in enumerate(found) if entry.meaning == _STARTED]
-    distinct = [index for index in starts[1:] if found[index][1] != found[starts[0]][1]]
-    is_descending = bool(found) and found[0][1].number > found[-1][1].number
+def _runs(numbers: Sequence[int], starts: Sequence[tuple[int, Entry]]) -> Iterator[list[int]]:
+    """The places of entries run by run, each in the order of its numbers; `starts` are beginnings with their places.
+
+    A second beginning begins another run.
+    """
+    distinct = [place for place, entry in starts[1:] if entry != starts[0][1]]
+    is_descending = bool(numbers) and numbers[0] > numbers[-1]
     # In descending order a run ends with its beginning.
-    cuts = [index + 1 for index in (starts[0], *distinct)] if is_descending and distinct else distinct
-    for begin, end in zip([0, *cuts], [*cuts, len(found)], strict=True):
-        if run := sorted(found[begin:end], key=lambda each: (each[1].number, each[0])):
+    cuts = [place + 1 for place in (starts[0][0], *distinct)] if is_descending and distinct else distinct
+    for begin, end in zip([0, *cuts], [*cuts, len(numbers)], strict=True):
+        if run := sorted(range(begin, end), key=numbers.__getitem__):
             yield run
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from apps.ingest.formats import engine_entries
+from apps.ingest.formats.arrays import is_array
 from apps.ingest.formats.decoding import Decoded
 from apps.ingest.formats.engine_entries import Entries, kind_of, micros_of_millis, trace_of, whole_number
 from apps.ingest.formats.histories import HistoryError, HistoryOptions
@@ -41,17 +42,24 @@ class Draft(NamedTuple):
     document: object
 
 
-def decode(document: Any, options: HistoryOptions, received_at: Micros, memory: Memory | None = None) -> Decoded:
+def decode(
+    document: Any,
+    options: HistoryOptions,
+    received_at: Micros,
+    memory: Memory | None = None,
+    *,
+    into: Decoded | None = None,
+) -> Decoded:
     """A record, a list of records, `{"records": […]}`, or the answer of an Elasticsearch search for them.
 
     Records of one stream that come in several documents should be decoded with one `memory`, in the order of the
     stream; see `zeebe_memory`. Raises HistoryError.
     """
     items = _items(document)
-    return _Decoding(options, received_at, memory if memory is not None else Memory()).run(items)
+    return _Decoding(options, received_at, memory if memory is not None else Memory(), into).run(items)
 
 
-def parse_batch(body: bytes) -> list[Any]:
+def parse_batch(body: bytes) -> Sequence[Any]:
     """A body that relays post: a JSON array or object, or one record per line; a line that is no JSON becomes `None`
     and is refused by itself when decoded. Raises HistoryError when it is neither."""
     text = body.removeprefix(b"\xef\xbb\xbf").strip()
@@ -73,14 +81,14 @@ def _line(line: bytes) -> Any:
         return None
 
 
-def _items(document: Any) -> list[Any]:
+def _items(document: Any) -> Sequence[Any]:
     if isinstance(document, Mapping):
-        if isinstance(records := document.get("records"), list):
+        if is_array(records := document.get("records")):
             return records
-        if isinstance(hits := document.get("hits"), Mapping) and isinstance(found := hits.get("hits"), list):
+        if isinstance(hits := document.get("hits"), Mapping) and is_array(found := hits.get("hits")):
             return found
         document = [document]
-    if not isinstance(document, list):
+    if not is_array(document):
         raise HistoryError(f"{_EXPECTED}; $ is {kind_of(document)}")
     return document
 
@@ -88,14 +96,16 @@ def _items(document: Any) -> list[Any]:
 class _Decoding:
     """One document on its way."""
 
-    def __init__(self, options: HistoryOptions, received_at: Micros, memory: Memory) -> None:
+    def __init__(
+        self, options: HistoryOptions, received_at: Micros, memory: Memory, into: Decoded | None = None
+    ) -> None:
         self._options = options
         self._received_at = received_at
         self._memory = memory
         self._cluster = options.namespace or CLUSTER
         #: An instance's variables matter only where they correlate.
         self._keeps_variables = bool(options.correlation_path or options.correlation_key)
-        self._entries = Entries()
+        self._entries = Entries(into)
 
     def run(self, items: Sequence[Any]) -> Decoded:
         first: Refused | None = None

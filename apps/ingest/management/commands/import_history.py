@@ -76,10 +76,10 @@ class Command(BaseCommand):
             raise CommandError(f"{name} cannot be read: {error}") from None
         is_lines = name.removesuffix(".gz").endswith(_LINES)
         try:
-            document, broken = documents.read(body, NDJSON if is_lines else JSON, format_name)
+            document, broken = documents.read(body, NDJSON if is_lines else JSON, format_name, is_history=True)
         except Unreadable as unreadable:
             raise CommandError(f"{name}: {unreadable.detail}") from None
-        decoded = documents.decode_history(format_name, document, options, received_at)
+        decoded = documents.decode_history(format_name, document, options, received_at, documents.place_for(body))
         decoded.rejections.extend(broken)
         return decoded
 
