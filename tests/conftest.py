@@ -62,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _use_redis(django_settings.REDIS_URL)
     django_settings.SAGASCOPE_DATA = Path(folder)
     django_settings.CHANNEL_LAYERS = IN_MEMORY_LAYER
+    django_settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # Connections that outlive their thread would keep the test database from being dropped.
     django_settings.DATABASES["default"]["CONN_MAX_AGE"] = 0

@@ -1,6 +1,7 @@
 """What a new installation needs once: its signing key, the project `default` and somebody who can sign in.
 
-And, where the example sagas are told, somebody who is told of the stuck ones.
+An installation of one's own prints a link by which the first administrator makes an account: there is no password that
+somebody else could know. A demo prints a login instead, and tells an invented person of the stuck example sagas.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from django.db import transaction
 
 from apps.alerts.models import Receiver
 from apps.alerts.receivers.stored import save_receiver
+from apps.projects.invitations import invite_first_administrator
 from apps.projects.models import Membership, Project, Role
 
 ADMIN = "admin"
@@ -39,8 +41,14 @@ def default_project() -> Project:
     return project
 
 
+def set_up_link() -> str | None:
+    """A new link that makes the first administrator, and ends earlier ones; None when there is a user."""
+    secret = invite_first_administrator()
+    return None if secret is None else f"{os.environ.get('PUBLIC_URL') or settings.PUBLIC_URL}/join/{secret}"
+
+
 def first_admin(project: Project, keep_in: Path | None = None) -> Login | None:
-    """Make an admin with a random password when there is no user at all; None when there is one.
+    """For a demo: make an admin with a random password when there is no user at all; None when there is one.
 
     With `keep_in`, the login is also written to that file, readable by its owner only.
     """

@@ -7,6 +7,7 @@ Without any variable Sagascope runs on its own embedded PostgreSQL and Redis in 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -82,23 +83,81 @@ SESSION_COOKIE_SECURE = _IS_HTTPS
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_NAME = "__Host-session" if _IS_HTTPS else "session"
-SESSION_COOKIE_AGE = 14 * 24 * 3600
+#: A session ends after so long without a request, and after SESSION_LONGEST_SECONDS at the latest.
+SESSION_COOKIE_AGE = int(os.environ.get("SESSION_IDLE_SECONDS", 14 * 24 * 3600))
+SESSION_LONGEST_SECONDS = int(os.environ.get("SESSION_LONGEST_SECONDS", 30 * 24 * 3600))
+SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 CSRF_COOKIE_SECURE = _IS_HTTPS
 CSRF_COOKIE_NAME = "__Host-csrf" if _IS_HTTPS else "csrf"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if _IS_HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = _IS_HTTPS
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _flag("TRUST_PROXY") else None
+_TRUSTS_PROXY = _flag("TRUST_PROXY")
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _TRUSTS_PROXY else None
+# Only pages are sent on to https, and only where the scheme that people used can be known. A program that posts in the
+# clear must notice.
+SECURE_SSL_REDIRECT = _IS_HTTPS and _TRUSTS_PROXY
+SECURE_REDIRECT_EXEMPT = [r"^api/", r"^v1/", r"^healthz$", r"^readyz$", r"^metrics$"]
+SILENCED_SYSTEM_CHECKS = [
+    # Whether browsers shall ship the domain in their preload lists is for whoever owns the domain to say.
+    "security.W021",
+]
 X_FRAME_OPTIONS = "DENY"
+
+# --- accounts -----------------------------------------------------------------------------------------------------
 
 LOGIN_URL = "web:login"
 LOGIN_REDIRECT_URL = "web:overview"
 LOGOUT_REDIRECT_URL = "web:login"
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
+#: What must hold over all web processes lies in Redis (limits on guessing), everything else in each one's memory.
+CACHES = {"default": {"BACKEND": "apps.lib.shared_limits.LimitsCache", "LOCATION": REDIS_URL}}
+ACCOUNT_ADAPTER = "apps.web.accounts.adapters.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_UNIQUE_EMAIL = False
+#: Wrong passwords of one name from one address, and all of one address; a stranger cannot lock somebody else out.
+ACCOUNT_RATE_LIMITS = {"login_failed": "5/15m/key,50/15m/ip", "reauthenticate": "10/15m/user"}
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+#: Addresses of mail say nothing about who somebody is here: accounts are made by invitation.
+MFA_ALLOW_UNVERIFIED_EMAIL = True
+MFA_TOTP_ISSUER = "Sagascope"
+MFA_TOTP_TOLERANCE = 1
+MFA_ADAPTER = "apps.web.accounts.adapters.SecondFactorAdapter"
+#: Security keys ask for https, except at a trial on this machine.
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not _IS_HTTPS
+USERSESSIONS_ADAPTER = "apps.web.accounts.adapters.SessionsAdapter"
+SOCIALACCOUNT_ADAPTER = "apps.web.accounts.adapters.SingleSignOnAdapter"
+SOCIALACCOUNT_STORE_TOKENS = False
+SOCIALACCOUNT_OPENID_CONNECT_URL_PREFIX = "sign-on"
+#: Single sign-on by OpenID Connect: its issuer, as in `https://sso.example.org/realms/acme`.
+OIDC_ISSUER = os.environ.get("OIDC_ISSUER", "").rstrip("/")
+OIDC_NAME = os.environ.get("OIDC_NAME", "single sign-on")
+#: People are known by issuer and subject, so the provider's own id says who the issuer is.
+OIDC_ID = re.sub(r"[^A-Za-z0-9.-]+", "-", OIDC_ISSUER.partition("://")[2])
+SOCIALACCOUNT_PROVIDERS = {
+    "openid_connect": {
+        "OAUTH_PKCE_ENABLED": True,
+        "APPS": [
+            {
+                "provider_id": OIDC_ID,
+                "name": OIDC_NAME,
+                "client_id": os.environ.get("OIDC_CLIENT_ID", ""),
+                "secret": os.environ.get("OIDC_CLIENT_SECRET", ""),
+                "settings": {"server_url": OIDC_ISSUER},
+            }
+        ]
+        if OIDC_ISSUER
+        else [],
+    }
+}
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 8}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
@@ -136,6 +195,12 @@ INSTALLED_APPS = [
     "channels",
     "csp",
     "django_htmx",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.usersessions",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "apps.config",
     "apps.projects",
     "apps.sagas",
@@ -149,14 +214,17 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "apps.config.static_files.StaticFilesMiddleware",
+    "apps.config.security.headers_middleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "apps.web.accounts.sessions.session_middleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
     "apps.config.auditing.audit_middleware",
 ]
 

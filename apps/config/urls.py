@@ -14,6 +14,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("apps.ingest.urls")),
     path("api/v1/", include("apps.api.urls")),
     path("", include("apps.web.urls")),
+    path("", include("apps.web.accounts.urls")),
 ]
 
 handler400 = "apps.config.errors.bad_request"

@@ -17,6 +17,7 @@ from apps.web.views import (
     flows,
     incidents,
     instances,
+    joining,
     notices,
     overview,
     search,
@@ -49,6 +50,7 @@ app_name = "web"
 urlpatterns = [
     path("login", account.login, name="login"),
     path("logout", account.logout, name="logout"),
+    path("join/<str:secret>", joining.join, name="join"),
     path("", overview.show, name="overview"),
     path("instances", instances.show, name="instances"),
     path("instances/rows", instances.rows, name="instance_rows"),
@@ -77,6 +79,7 @@ urlpatterns = [
     path("sources/<int:source_id>/rejected", sources.rejected, name="rejected"),
     path("settings", settings.project, name="settings"),
     path("settings/members", settings.members, name="settings_members"),
+    path("settings/invitations", joining.invite, name="settings_invitations"),
     path("settings/tokens", settings.tokens, name="settings_tokens"),
     path("settings/receivers", alerting.receivers, name="settings_receivers"),
     path("settings/receivers/<int:receiver_id>", alerting.receiver, name="settings_receiver"),

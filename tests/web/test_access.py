@@ -15,7 +15,7 @@ from apps.web.urls import urlpatterns
 from tests.web.conftest import SignIn, text_of
 
 #: Pages that are there for people who have not signed in.
-OPEN = {"login", "logout", "embed"}
+OPEN = {"login", "logout", "embed", "join"}
 #: What a POST needs, where it changes anything at all.
 CHANGES = {
     "flow": "operator",
@@ -26,6 +26,7 @@ CHANGES = {
     "source_new": "admin",
     "settings": "admin",
     "settings_members": "admin",
+    "settings_invitations": "admin",
     "settings_tokens": "admin",
     "settings_receivers": "admin",
     "settings_receiver": "admin",
@@ -47,6 +48,7 @@ NEEDS = {
     "dead_letter_queue": "admin",
     "dead_letter_queue_new": "admin",
     "settings_audit": "admin",
+    "settings_invitations": "admin",
 }
 RANK = ("viewer", "operator", "admin")
 

@@ -22,6 +22,7 @@ from apps.web.live import recheck_user
 SECTIONS = (
     ("web:settings", "Project"),
     ("web:settings_members", "Members"),
+    ("web:settings_invitations", "Invitations"),
     ("web:settings_tokens", "Tokens"),
     ("web:settings_receivers", "Receivers"),
     ("web:settings_rules", "Rules"),

@@ -18,7 +18,14 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections
 
-from apps.config.first_start import default_project, example_receiver, first_admin, keep_secret_key, kept_login
+from apps.config.first_start import (
+    default_project,
+    example_receiver,
+    first_admin,
+    keep_secret_key,
+    kept_login,
+    set_up_link,
+)
 from apps.config.supervision import POLL_SECONDS, Child, Supervisor, say
 from apps.lib import embedded
 from apps.projects.models import Project, Scope, Source, SourceKind, Token
@@ -58,7 +65,7 @@ class Command(BaseCommand):
                     supervisor.each_turn = servers.ensure
                 call_command("migrate", interactive=False, verbosity=0)
                 project = default_project()
-                login = _login(project, settings.SAGASCOPE_DATA / "login.txt")
+                login = _login(project, settings.SAGASCOPE_DATA / "login.txt", is_demo=options["simulate"])
                 if options["simulate"] and not project.sources.filter(name=SIMULATOR).exists():
                     example_receiver(project)
                 token = _simulator_token(project) if options["simulate"] else ""
@@ -163,10 +170,14 @@ def _servers() -> AbstractContextManager[embedded.Servers | None]:
     return embedded.start(settings.SAGASCOPE_DATA)
 
 
-def _login(project: Project, file: Path) -> str:
-    """Make the first admin when there is none. Returns what to tell about signing in."""
-    login = first_admin(project, keep_in=file) or kept_login(file)
-    return f"login: {login}" if login else "login: your own account"
+def _login(project: Project, file: Path, *, is_demo: bool) -> str:
+    """What to tell about signing in: a demo's login, the link of the first administrator, or nothing that we know."""
+    login = first_admin(project, keep_in=file) if is_demo else None
+    if login := login or kept_login(file):
+        return f"login: {login}"
+    if link := set_up_link():
+        return f"make the first account: {link}"
+    return "login: your own account"
 
 
 def _simulator_token(project: Project) -> str:
