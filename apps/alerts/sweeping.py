@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 from django.db import transaction
 
-from apps.alerts import escalation, incidents, rules, silences
-from apps.alerts.conditions import CONDITIONS, every_us
+from apps.alerts import conditions, escalation, incidents, rules, silences
+from apps.alerts.conditions import CONDITIONS, every_us, rest_us
+from apps.alerts.conditions.marks import asked_once
 from apps.alerts.incidents import Change
 from apps.alerts.models import Incident, Rule
 from apps.lib import telemetry
@@ -60,7 +61,8 @@ def sweep(now: Micros, *, steady: Micros | None = None) -> SweepReport:
         rhythms.watch(judged)
         for project_id in sorted(_projects(judged)):
             try:
-                _sweep_project(project_id, now, judged, report)
+                with asked_once():
+                    _sweep_project(project_id, now, judged, report)
             except Exception as error:
                 logger.exception("project %s could not be swept", project_id)
                 report.failures.append(f"project {project_id}: {type(error).__name__}")
@@ -70,18 +72,9 @@ def sweep(now: Micros, *, steady: Micros | None = None) -> SweepReport:
 
 def _projects(now: Micros) -> set[int]:
     """Projects to look at: a condition may hold there, or an incident may be over."""
-    found = set(
-        Incident.objects.filter(resolved_at__isnull=True).order_by().values_list("project_id", flat=True).distinct()
-    )
-    found |= set(
-        Incident.objects.filter(resolved_at__isnull=False, holds=True)
-        .order_by()
-        .values_list("project_id", flat=True)
-        .distinct()
-    )
-    for condition in CONDITIONS.values():
-        found |= condition.projects(now)
-    return found
+    ids = Incident.objects.order_by().values_list("project_id", flat=True)
+    unresolved, set_aside = ids.filter(resolved_at__isnull=True), ids.filter(resolved_at__isnull=False, holds=True)
+    return conditions.projects(now) | set(unresolved.union(set_aside))
 
 
 @transaction.atomic
@@ -95,14 +88,16 @@ def _sweep_project(project_id: int, now: Micros, judged_at: Micros, report: Swee
     known = {one.fingerprint: one for one in Incident.objects.filter(project_id=project_id, resolved_at=None)}
     judged: set[int] = set()
     found: set[str] = set()
-    for rule in Rule.objects.filter(project_id=project_id, is_enabled=True).order_by("pk"):
+    enabled = list(Rule.objects.filter(project_id=project_id, is_enabled=True).order_by("pk"))
+    for rule in enabled:
         condition = CONDITIONS.get(rule.condition)
         if condition is None:
             continue
-        if rule.judged_at is not None and 0 <= now - rule.judged_at < every_us(condition):
+        if rule.judged_at is not None and 0 <= now - rule.judged_at < every_us(condition, rule):
             found |= _kept(rule)
             continue
         remembered = rule.memory
+        rule.memory = {name: value for name, value in remembered.items() if name != "rest_us"}
         try:
             causes = condition.causes(rule, judged_at)
             quiet = silences.silenced_until(active, rule, causes, now)
@@ -121,11 +116,16 @@ def _sweep_project(project_id: int, now: Micros, judged_at: Micros, report: Swee
             if change is not Change.UNCHANGED:
                 report.changes[change] += 1
         judged.add(rule.pk)
-        if every_us(condition) or rule.memory != remembered:
+        if rest := rest_us(condition, causes):
+            rule.memory["rest_us"] = rest
+        if every_us(condition, rule) or rule.memory != remembered:
             rule.judged_at = now
             rule.save(update_fields=["judged_at", "memory"])
-    _settle(project_id, found, judged, now, report)
-    escalation.escalate(project_id, now)
+    _settle([incident for incident in known.values() if incident.fingerprint not in found], judged, now, report)
+    set_aside = Incident.objects.filter(project_id=project_id, resolved_at__isnull=False, holds=True)
+    set_aside.exclude(fingerprint__in=found).update(holds=False)
+    if any(rule.escalation for rule in enabled):
+        escalation.escalate(project_id, now)
 
 
 def _kept(rule: Rule) -> set[str]:
@@ -133,14 +133,9 @@ def _kept(rule: Rule) -> set[str]:
     return set(Incident.objects.filter(rule=rule, holds=True).values_list("fingerprint", flat=True))
 
 
-def _settle(project_id: int, found: set[str], judged: set[int], now: Micros, report: SweepReport) -> None:
-    """Resolve what no rule found any more, and forget what somebody resolved while it went on."""
-    unresolved = Incident.objects.filter(project_id=project_id, resolved_at__isnull=True)
-    for incident in unresolved.order_by("number"):
-        if incident.fingerprint not in found:
-            over = incident.rule_id in judged
-            detail = "the condition is over" if over else "its rule was switched off or deleted"
-            report.resolved += incidents.settle(incident, now, detail)
-    Incident.objects.filter(project_id=project_id, resolved_at__isnull=False, holds=True).exclude(
-        fingerprint__in=found
-    ).update(holds=False)
+def _settle(over: list[Incident], judged: set[int], now: Micros, report: SweepReport) -> None:
+    """Resolve what no rule finds any more."""
+    for incident in sorted(over, key=lambda incident: incident.number):
+        is_over = incident.rule_id in judged
+        detail = "the condition is over" if is_over else "its rule was switched off or deleted"
+        report.resolved += incidents.settle(incident, now, detail)

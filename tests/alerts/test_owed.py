@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from apps.alerts import conditions
 from apps.sagas.events import EventKind
 from tests.alerts.world import World
 
@@ -56,3 +61,36 @@ def test_undoing_resolves_it(world: World) -> None:
     refund(world, "a", 3701, EventKind.STEP_COMPLETED)
     world.sweep(3702)
     assert world.incident().status == "resolved"
+
+
+def test_a_great_debt_is_looked_at_every_twenty_seconds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditions, "MANY", 2)
+    for name in ("a", "b", "c"):
+        turn_back(world, name, ended=True)
+    world.sweep(3601)
+    turn_back(world, "d", ended=True)
+    world.sweep(3603)
+    assert world.incident().instance_count == 3, "what was found stays until it is looked at again"
+    assert world.incident().status == "open"
+    world.sweep(3621)
+    assert world.incident().instance_count == 4
+    for name in ("a", "b", "c"):
+        refund(world, name, 3625, EventKind.STEP_COMPLETED)
+    world.sweep(3641)
+    assert world.incident().instance_count == 1
+    refund(world, "d", 3642, EventKind.STEP_COMPLETED)
+    world.sweep(3643)
+    assert world.incident().status == "resolved", "a small debt is looked at by every sweep"
+
+
+def test_whether_a_rollback_has_lasted_is_asked_of_its_own_steps_only(world: World) -> None:
+    """The plan must not depend on how many compensations there are in all: nothing collects them beforehand."""
+    turn_back(world, "a")
+    with CaptureQueriesContext(connection) as queries:
+        world.sweep(3600 + 5 * MINUTE)
+    asked = [query["sql"] for query in queries if "compensates IS NOT NULL" in query["sql"]]
+    assert asked
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_indexscan = off")
+        cursor.execute(f"EXPLAIN {asked[0]}")
+        assert not any("hashed" in row[0] for row in cursor.fetchall())

@@ -14,20 +14,21 @@ from django.db import connection
 from apps.alerts.causes import Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import Group, Selection, bounded, dimensions, groups, matching
+from apps.alerts.conditions.marks import marks_of
 from apps.alerts.conditions.parameters import AT_LEAST, value_of
 from apps.alerts.conditions.spells import Spell, findings
 from apps.alerts.models import Rule
 from apps.lib import micros
 from apps.lib.micros import Micros
-from apps.sagas.watermarks import watermarks
 
 #: How long ago an open instance must have turned back: any of these proves it. `state` is read only where needed.
+#: OFFSET 0 keeps PostgreSQL from answering EXISTS by collecting every compensation that there has ever been.
 _TURNED_LONG_AGO = """(
     instance.last_event_at <= %s
     OR EXISTS (
         SELECT 1 FROM step_execution AS step
          WHERE step.shard = instance.shard AND step.correlation_uuid = instance.correlation_uuid
-           AND step.instance_id = instance.id AND step.compensates IS NOT NULL AND step.first_at <= %s)
+           AND step.instance_id = instance.id AND step.compensates IS NOT NULL AND step.first_at <= %s OFFSET 0)
     OR (instance.state::json #>> '{turned,0}')::bigint <= %s)"""
 
 
@@ -42,14 +43,18 @@ class CompensationOwed:
 
     parameters = (AT_LEAST,)
     dimensions = ("flow", "error_fingerprint")
+    rests = True
 
-    def projects(self, now: Micros) -> set[int]:
+    def projects(self, now: Micros) -> set[int] | None:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT DISTINCT project_id FROM instance WHERE owed_since IS NOT NULL")
+            cursor.execute(
+                "SELECT id FROM projects_project AS project WHERE EXISTS (SELECT 1 FROM instance"
+                " WHERE instance.project_id = project.id AND instance.owed_since IS NOT NULL)"
+            )
             return {row[0] for row in cursor.fetchall()}
 
     def causes(self, rule: Rule, now: Micros, *, also: str = "") -> list[Cause]:
-        wanted = matching(rule, watermarks(rule.project_id, now), also)
+        wanted = matching(rule, marks_of(rule.project_id, now), also)
         long_ago = now - rule.pending_us
         selection = Selection(
             where="instance.owed_since IS NOT NULL"

@@ -17,6 +17,7 @@ from django.db import connection
 from apps.alerts.causes import SAMPLE_SIZE, Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import matching
+from apps.alerts.conditions.marks import marks_of
 from apps.alerts.conditions.parameters import Parameter
 from apps.alerts.conditions.spells import Spell, runs_of
 from apps.alerts.models import Rule
@@ -24,7 +25,6 @@ from apps.dlq.models import DeadLetter, DeadLetterQueue, DepthReading, LetterSta
 from apps.dlq.probing import GROWTH_WINDOW
 from apps.lib import micros
 from apps.lib.micros import MINUTE, SECOND, Micros
-from apps.sagas.watermarks import watermarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class DeadLetters:
         Parameter("oldest_seconds", "Oldest", "duration", help="as old or older", least=1),
     )
 
-    def projects(self, now: Micros) -> set[int]:
+    def projects(self, now: Micros) -> set[int] | None:
         queues = DeadLetterQueue.objects.filter(is_enabled=True, depth__gt=0)
         return set(queues.order_by().values_list("project_id", flat=True).distinct())
 
@@ -143,7 +143,7 @@ def _since(queue: DeadLetterQueue, stand: Stand, now: Micros) -> Micros:
 
 def _of_part(queue: DeadLetterQueue, rule: Rule, now: Micros, also: str) -> Stand:
     """The letters whose sagas the queries find. Raises QueryError."""
-    wanted = matching(rule, watermarks(rule.project_id, now), also)
+    wanted = matching(rule, marks_of(rule.project_id, now), also)
     # Names are ours; every value is a parameter.
     statement = f"""
         SELECT count(*), min(letter.died_at) FROM dlq_deadletter AS letter

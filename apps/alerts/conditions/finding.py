@@ -11,13 +11,13 @@ from django.db import connection
 from apps.alerts.causes import SAMPLE_SIZE, Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import MOST_CAUSES, matching
+from apps.alerts.conditions.marks import marks_of
 from apps.alerts.conditions.parameters import AT_LEAST, value_of
 from apps.alerts.conditions.spells import Spell, findings
 from apps.alerts.models import Rule
 from apps.lib.micros import Micros
 from apps.sagas.findings.codes import CODES, RULES
 from apps.sagas.query import Pattern, parse
-from apps.sagas.watermarks import watermarks
 
 
 class FindingHolds:
@@ -27,13 +27,13 @@ class FindingHolds:
     label = "A rule of saga conduct was broken"
     built_in: BuiltIn | None = None
     parameters = (AT_LEAST,)
+    rests = True
 
-    def projects(self, now: Micros) -> set[int]:
-        wanted = Rule.objects.filter(condition=self.code, is_enabled=True).values_list("project_id", flat=True)
-        return set(wanted)
+    def projects(self, now: Micros) -> set[int] | None:
+        return None
 
     def causes(self, rule: Rule, now: Micros, *, also: str = "") -> list[Cause]:
-        wanted = matching(rule, watermarks(rule.project_id, now), also)
+        wanted = matching(rule, marks_of(rule.project_id, now), also)
         # Names are ours; every value is a parameter.
         statement = f"""
             SELECT finding.flow, finding.code, count(*), min(finding.since) AS oldest,

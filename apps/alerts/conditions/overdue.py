@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 from apps.alerts.causes import shown
 from apps.alerts.conditions.grouping import DIMENSIONS, matching
+from apps.alerts.conditions.marks import marks_of
 from apps.alerts.conditions.spells import Spell, rows_of
 from apps.alerts.models import Rule
 from apps.lib.micros import Micros
 from apps.sagas import definitions
 from apps.sagas.models import FlowVersion
-from apps.sagas.watermarks import stuck_condition, watermarks
+from apps.sagas.watermarks import stuck_condition
 
 _SPLIT = "\x1f"
 #: Instance, flow, step, error, service, correlation ID, since when, until when.
@@ -35,7 +36,7 @@ class _Limit(NamedTuple):
 
 def overdue_spells(rule: Rule, by: frozenset[str], since: Micros, now: Micros) -> tuple[list[Spell], bool]:
     """Spells of being stuck that reach into [since, now), and whether those are all. Raises QueryError."""
-    marks = watermarks(rule.project_id, now)
+    marks = marks_of(rule.project_id, now)
     wanted = matching(rule, marks, "")
     limits, declared = _limits(rule.project_id)
     stuck, stuck_params = stuck_condition(marks)

@@ -17,6 +17,7 @@ from django.db import connection
 from apps.alerts.causes import SAMPLE_SIZE, Cause, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import MOST_CAUSES, dimensions
+from apps.alerts.conditions.marks import marks_of
 from apps.alerts.conditions.parameters import Parameter, span_of, value_of
 from apps.alerts.conditions.spells import Spell, runs_of
 from apps.alerts.conditions.windows import EVERY, first_minute, held_since, rollup_condition, words
@@ -24,7 +25,6 @@ from apps.alerts.models import Rule
 from apps.lib.micros import MINUTE, Micros
 from apps.sagas.conditions import all_of, condition_of
 from apps.sagas.query import parse
-from apps.sagas.watermarks import watermarks
 
 WINDOW = Parameter("window", "Window", "duration", 900, "the last so many minutes", least=60, most=86_400)
 LIMIT = Parameter("limit", "Limit", "percent", 0.1, "this share or more", least=0.0001, most=1)
@@ -69,10 +69,9 @@ class Rate:
     parameters: tuple[Parameter, ...] = (LIMIT, WINDOW, MINIMUM)
     every_us: Micros = EVERY
 
-    def projects(self, now: Micros) -> set[int]:
-        """Projects that have such a rule."""
-        wanted = Rule.objects.filter(condition=self.code, is_enabled=True).values_list("project_id", flat=True)
-        return set(wanted)
+    def projects(self, now: Micros) -> set[int] | None:
+        """Wherever somebody has written such a rule."""
+        return None
 
     def causes(self, rule: Rule, now: Micros, *, also: str = "") -> list[Cause]:
         """Flows (and steps) whose share has been too large for the rule's pending-for."""
@@ -132,7 +131,7 @@ class Rate:
     def _of_instances(
         self, rule: Rule, begins: Micros, ends: Micros, also: str, minute: str
     ) -> list[tuple[str, str, int, int, int]]:
-        marks = watermarks(rule.project_id, ends)
+        marks = marks_of(rule.project_id, ends)
         texts = dict.fromkeys((rule.query, also))
         wanted = all_of([condition_of(parse(text), rule.project_id, marks) for text in texts])
         # The window of minute figures is of whole minutes: so is this one.

@@ -12,6 +12,7 @@ from django.db import connection
 
 from apps.alerts.causes import Cause, shown
 from apps.alerts.conditions.defaults import BuiltIn
+from apps.alerts.conditions.marks import marks_of
 from apps.alerts.conditions.parameters import Parameter, span_of
 from apps.alerts.models import Rule
 from apps.lib import micros
@@ -19,7 +20,7 @@ from apps.lib.micros import Micros
 from apps.projects.models import Source, SourceKind
 from apps.sagas.models import SourceRhythm
 from apps.sagas.query import QueryError
-from apps.sagas.watermarks import NOTHING_YET, watermarks
+from apps.sagas.watermarks import NOTHING_YET
 
 BEHIND = Parameter("behind", "Behind by at least", "duration", 120, "how old what it has told may be", least=1)
 
@@ -41,7 +42,7 @@ class SourceSilent:
         """Raises QueryError for any query."""
         _refuse_query(text)
 
-    def projects(self, now: Micros) -> set[int]:
+    def projects(self, now: Micros) -> set[int] | None:
         rhythms = SourceRhythm.objects.filter(silent_since__isnull=False, back_at=None, source__is_active=True)
         return set(rhythms.order_by().values_list("source__project_id", flat=True).distinct())
 
@@ -49,7 +50,9 @@ class SourceSilent:
         _refuse_query(rule.query)
         if also:  # a silence with a query speaks of sagas
             return []
-        silent = watermarks(rule.project_id, now).silent
+        silent = marks_of(rule.project_id, now).silent
+        if not silent:
+            return []
         sources = Source.objects.filter(pk__in=silent).select_related("rhythm")
         found = [
             _cause(
@@ -77,7 +80,7 @@ class SourceLagging:
         """Raises QueryError for any query."""
         _refuse_query(text)
 
-    def projects(self, now: Micros) -> set[int]:
+    def projects(self, now: Micros) -> set[int] | None:
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT DISTINCT project_id FROM projects_source"
@@ -90,14 +93,12 @@ class SourceLagging:
         _refuse_query(rule.query)
         if also:
             return []
-        marks = watermarks(rule.project_id, now)
+        marks = marks_of(rule.project_id, now)
         latest = marks.now - max(span_of(rule.parameters, BEHIND), rule.pending_us)
-        behind = {
-            source.pk: mark
-            for source in _pulled(rule.project_id)
-            # What has never told anything yet is being set up; its page says so.
-            if NOTHING_YET < (mark := marks.of(source.pk)) <= latest
-        }
+        # What has never told anything yet is being set up; its page says so.
+        behind = {key: mark for key, mark in marks.by_source.items() if NOTHING_YET < mark <= latest}
+        if not behind:
+            return []
         found = [
             _cause(
                 source,

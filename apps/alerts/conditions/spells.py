@@ -10,9 +10,9 @@ from django.db import connection
 
 from apps.alerts.causes import shown
 from apps.alerts.conditions.grouping import matching
+from apps.alerts.conditions.marks import marks_of
 from apps.alerts.models import Rule
 from apps.lib.micros import Micros
-from apps.sagas.watermarks import watermarks
 
 #: A back-test looks at no more spells; what is beyond it says that it is not complete.
 MOST_SPELLS = 50_000
@@ -48,7 +48,7 @@ def findings(
 
     `title` is a format of the columns by their place.
     """
-    wanted = matching(rule, watermarks(rule.project_id, now), "")
+    wanted = matching(rule, marks_of(rule.project_id, now), "")
     # Names are ours; every value is a parameter.
     statement = f"""
         SELECT {", ".join(columns)}, finding.correlation_id, finding.opened_at, finding.resolved_at

@@ -12,13 +12,14 @@ from django.db import connection
 from apps.alerts.causes import Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import DIMENSIONS, Group, Selection, bounded, dimensions, groups, matching
+from apps.alerts.conditions.marks import marks_of
 from apps.alerts.conditions.overdue import overdue_spells
 from apps.alerts.conditions.parameters import AT_LEAST, value_of
 from apps.alerts.conditions.spells import Spell
 from apps.alerts.models import Rule
 from apps.lib import micros
 from apps.lib.micros import Micros
-from apps.sagas.watermarks import stuck_condition, watermarks
+from apps.sagas.watermarks import stuck_condition
 
 
 class Stuck:
@@ -30,13 +31,18 @@ class Stuck:
     parameters = (AT_LEAST,)
     dimensions = DIMENSIONS
 
-    def projects(self, now: Micros) -> set[int]:
+    def projects(self, now: Micros) -> set[int] | None:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT DISTINCT project_id FROM instance WHERE deadline_at < %s", [now])
+            # The first overdue instance of a project is enough: a thousand more are not looked at here.
+            cursor.execute(
+                "SELECT id FROM projects_project AS project WHERE EXISTS (SELECT 1 FROM instance"
+                " WHERE instance.project_id = project.id AND instance.deadline_at < %s)",
+                [now],
+            )
             return {row[0] for row in cursor.fetchall()}
 
     def causes(self, rule: Rule, now: Micros, *, also: str = "") -> list[Cause]:
-        marks = watermarks(rule.project_id, now)
+        marks = marks_of(rule.project_id, now)
         late, params = stuck_condition(marks.confirmed())
         wanted = matching(rule, marks, also)
         selection = Selection(
