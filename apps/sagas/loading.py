@@ -141,8 +141,8 @@ def supply(cursor: psycopg.Cursor, work: Workspace) -> None:
             supply_owed(instance.state.owed, step, cursor.fetchall(), changes)
 
 
-def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDeltas) -> None:
-    """Write every row that the merges changed."""
+def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDeltas, *, is_again: bool = False) -> None:
+    """Write every row that the merges changed; `is_again`: most rows may be stored already, just so."""
     steps: list[tuple[tuple, dict[str, Any]]] = []
     instances: list[tuple[tuple, dict[str, Any]]] = []
     attributes: list[tuple[tuple, dict[str, Any]]] = []
@@ -176,12 +176,12 @@ def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDel
                     "steps": _encode(refs).decode(),
                 }
             )
-    _write(cursor, statements.UPSERT_STEPS, steps)
+    _write(cursor, statements.UPSERT_OTHER_STEPS if is_again else statements.UPSERT_STEPS, steps)
     if whole:
         cursor.execute(statements.DELETE_SETTLED, [list(column) for column in zip(*whole, strict=True)], prepare=True)
     if settled:
         cursor.execute(statements.INSERT_SETTLED, [_json(settled)], prepare=True)
-    _write(cursor, statements.UPSERT_INSTANCES, instances)
+    _write(cursor, statements.UPSERT_OTHER_INSTANCES if is_again else statements.UPSERT_INSTANCES, instances)
     _write(cursor, statements.UPSERT_ATTRIBUTES, attributes)
     if hidden:
         columns = [list(column) for column in zip(*sorted(hidden), strict=True)]

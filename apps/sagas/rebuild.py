@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import psycopg
 from django.db import InterfaceError, OperationalError, connection, transaction
@@ -18,17 +19,21 @@ from apps.lib.alone import alone
 from apps.projects.models import Project
 from apps.sagas import catalog, feed, finding_due, statements
 from apps.sagas.attempts import execution_of
+from apps.sagas.events import SagaEvent
 from apps.sagas.loading import decode_step, load_instances, read_settled, save
 from apps.sagas.locking import lock_correlations
 from apps.sagas.merging import Workspace
 from apps.sagas.models import Correlation, Reprojection
+from apps.sagas.projection import StepState
 from apps.sagas.rollups import RollupDeltas
 from apps.sagas.storage import decode_event
+from apps.sagas.undoing import StepRef
 
 logger = logging.getLogger(__name__)
 
-#: Correlations per transaction of a background run: small, so that nobody waits long for a lock.
-BATCH = 50
+#: Correlations, and events, in one transaction of a run: few, so that nobody waits long for a lock.
+BATCH = 200
+BATCH_EVENTS = 2_000
 #: A deadlock with judges or writers is rare, and PostgreSQL's way to say "again".
 TRIES = 3
 _AGAIN = frozenset({"40P01", "40001"})
@@ -36,63 +41,102 @@ _AGAIN = frozenset({"40P01", "40001"})
 ERROR_LENGTH = 2_000
 
 
-def reproject_locked(
-    cursor: psycopg.Cursor, old: Workspace, meaning: catalog.ProjectMeaning, *, added: int = 0
-) -> None:
-    """Project one correlation anew from all of its events. The caller holds its lock.
+class Past(NamedTuple):
+    """A locked correlation that is to be projected anew."""
 
-    `old` holds its stored instances; `added` events are in the event table but not yet in the correlation's count.
+    #: With its stored instances.
+    stored: Workspace
+    meaning: catalog.ProjectMeaning
+    #: So many of its events are in the event table but not yet in its count.
+    added: int = 0
+
+
+def reproject_locked(cursor: psycopg.Cursor, pasts: Sequence[Past]) -> None:
+    """Project correlations anew from all of their events. The caller holds their locks.
+
+    Costs a few statements for all of them; rows that come out as they were are not written.
     """
+    if not pasts:
+        return
+    keys = sorted((past.stored.shard, past.stored.uuid) for past in pasts)
+    shards, uuids = (list(column) for column in zip(*keys, strict=True))
+    columns = [shards, uuids, min(uuids), max(uuids)]
     rollups = RollupDeltas()
-    _take_back(cursor, old, rollups)
+    gone = _take_back(cursor, pasts, columns, rollups)
+    events: dict[str, list[tuple[SagaEvent, int]]] = {uuid: [] for uuid in uuids}
+    cursor.execute(statements.READ_EVENTS_OF, columns, prepare=True)
+    for row in cursor.fetchall():
+        events[row[1]].append((decode_event(row), row[4]))
+    fresh = [_merged(past, events.pop(past.stored.uuid), rollups) for past in pasts]
+    _clear(cursor, pasts, fresh, gone, columns)
+    save(cursor, fresh, rollups, is_again=True)
+
+
+def _merged(past: Past, events: list[tuple[SagaEvent, int]], rollups: RollupDeltas) -> Workspace:
+    old, meaning = past.stored, past.meaning
     new = Workspace(old.project_id, old.shard, old.uuid, old.correlation_id, is_new=True)
-    new.event_count = added
+    new.event_count = past.added
     new.has_awaited_causes = old.has_awaited_causes
-    cursor.execute(statements.READ_EVENTS, [old.shard, old.uuid], prepare=True)
-    events = [(decode_event(row), row[4]) for row in cursor.fetchall()]
     for event, _ in events:
         known = new.cause_times.get(event.id)
         if known is None or event.occurred_at > known:
             new.cause_times[event.id] = event.occurred_at
     new.plan((event, meaning.interpreter(source_id).interpret(event), source_id) for event, source_id in events)
     new.merge(meaning.definitions, rollups)
-    _clear(cursor, old, {instance.id for instance, _ in new.shown()})
-    save(cursor, [new], rollups)
+    return new
 
 
-def _take_back(cursor: psycopg.Cursor, old: Workspace, rollups: RollupDeltas) -> None:
-    """Subtract all that the stored projections of a correlation count for."""
-    flows = {instance.id: instance for instance in old.instances.values()}
-    for instance in old.instances.values():
-        if instance.figures is not None:
-            rollups.add_instance(old.project_id, instance.flow, instance.figures, -1)
-    cursor.execute(statements.READ_STEPS, [old.shard, old.uuid], prepare=True)
-    stored = [
-        ((instance_id, step, step_id), decode_step(state)) for instance_id, step, step_id, state in cursor.fetchall()
-    ]
-    settled = read_settled(cursor, old.shard, old.uuid, [ref for ref, state in stored if state.settled is not None])
-    for ref, state in stored:
-        found = flows.get(ref[0])
-        if found is not None:
-            version = found.figures.version if found.figures is not None else found.stored_version
-            key = (old.project_id, found.flow, version, ref[1])
-            rollups.add_step(key, execution_of(settled.get(ref, []) + state.facts), -1)
+def _take_back(
+    cursor: psycopg.Cursor, pasts: Sequence[Past], columns: list, rollups: RollupDeltas
+) -> set[tuple[int, str, StepRef]]:
+    """Subtract all that the stored projections of correlations count for; the step executions that are stored."""
+    olds = {past.stored.uuid: past.stored for past in pasts}
+    flows = {instance.id: instance for old in olds.values() for instance in old.instances.values()}
+    for old in olds.values():
+        for instance in old.instances.values():
+            if instance.figures is not None:
+                rollups.add_instance(old.project_id, instance.flow, instance.figures, -1)
+    cursor.execute(statements.READ_STEPS_OF, columns, prepare=True)
+    stored: dict[str, list[tuple[StepRef, StepState]]] = {}
+    for uuid, instance_id, step, step_id, state in cursor.fetchall():
+        stored.setdefault(uuid, []).append(((instance_id, step, step_id), decode_step(state)))
+    for uuid, steps in stored.items():
+        old = olds[uuid]
+        settled = read_settled(cursor, old.shard, uuid, [ref for ref, state in steps if state.settled is not None])
+        for ref, state in steps:
+            found = flows.get(ref[0])
+            if found is not None:
+                version = found.figures.version if found.figures is not None else found.stored_version
+                key = (old.project_id, found.flow, version, ref[1])
+                rollups.add_step(key, execution_of(settled.get(ref, []) + state.facts), -1)
+    return {(olds[uuid].shard, uuid, ref) for uuid, steps in stored.items() for ref, _ in steps}
 
 
-def _clear(cursor: psycopg.Cursor, old: Workspace, kept: set[str]) -> None:
-    """Remove the stored projections; instances that stay are written over, so that nothing of others' is lost."""
+def _clear(
+    cursor: psycopg.Cursor,
+    pasts: Sequence[Past],
+    fresh: Sequence[Workspace],
+    steps: set[tuple[int, str, StepRef]],
+    columns: list,
+) -> None:
+    """Remove what the new projections have no row for; what stays is written over, so that others' is not lost."""
+    kept = {instance.id for work in fresh for instance, _ in work.shown()}
     gone = sorted(
-        (old.shard, instance.id)
-        for instance in old.instances.values()
+        (past.stored.shard, instance.id)
+        for past in pasts
+        for instance in past.stored.instances.values()
         if instance.figures is not None and instance.id not in kept
     )
     if gone:
-        columns = [list(column) for column in zip(*gone, strict=True)]
-        cursor.execute(statements.DELETE_INSTANCES, columns, prepare=True)
-        cursor.execute(statements.DELETE_ATTRIBUTES, columns, prepare=True)
-    cursor.execute(statements.DELETE_STEPS, [old.shard, old.uuid], prepare=True)
-    cursor.execute(statements.DELETE_CORRELATION_SETTLED, [old.shard, old.uuid], prepare=True)
-    cursor.execute(statements.DELETE_CORRELATION_AWAITED, [old.shard, old.uuid], prepare=True)
+        keys = [list(column) for column in zip(*gone, strict=True)]
+        cursor.execute(statements.DELETE_INSTANCES, keys, prepare=True)
+        cursor.execute(statements.DELETE_ATTRIBUTES, keys, prepare=True)
+    left = sorted(steps - {(work.shard, work.uuid, ref) for work in fresh for ref in work.steps})
+    if left:
+        keys = [list(column) for column in zip(*((shard, uuid, *ref) for shard, uuid, ref in left), strict=True)]
+        cursor.execute(statements.DELETE_STEPS, keys, prepare=True)
+    cursor.execute(statements.DELETE_SETTLED_OF, columns, prepare=True)
+    cursor.execute(statements.DELETE_AWAITED_OF, columns[:2], prepare=True)
 
 
 def run_open_reprojections(seconds: float = 60.0) -> int:
@@ -129,7 +173,7 @@ def _next_batch(run: Reprojection) -> int:
     correlations = Correlation.objects.filter(project_id=run.project_id).order_by("id")
     if run.cursor_id is not None:
         correlations = correlations.filter(id__gt=run.cursor_id)
-    batch = list(correlations[:BATCH])
+    batch = _bounded(correlations[:BATCH])
     if not batch:
         run.finished_at = timezone.now()
         run.save(update_fields=["finished_at"])
@@ -144,6 +188,18 @@ def _next_batch(run: Reprojection) -> int:
             _visit_or_note(run, correlation)
     feed.announce(run.project_id, [correlation.id for correlation in batch])
     return len(batch)
+
+
+def _bounded(correlations: Iterable[Correlation]) -> list[Correlation]:
+    """As many of them, at least one, as hold no more events than one transaction should read."""
+    batch: list[Correlation] = []
+    events = 0
+    for correlation in correlations:
+        events += correlation.event_count
+        if batch and events > BATCH_EVENTS:
+            break
+        batch.append(correlation)
+    return batch
 
 
 def _visit(run: Reprojection, batch: Sequence[Correlation]) -> None:
@@ -187,6 +243,5 @@ def reproject(project_id: int, correlation_ids: Sequence[str]) -> None:
         meaning = catalog.hold(cursor, [project_id])[project_id]
         works = lock_correlations(cursor, [(project_id, name) for name in correlation_ids])
         load_instances(cursor, works)
-        for work in works:
-            reproject_locked(cursor, work, meaning)
+        reproject_locked(cursor, [Past(work, meaning) for work in works])
         finding_due.mark(cursor, works)

@@ -33,7 +33,7 @@ from apps.sagas.loading import (
 )
 from apps.sagas.locking import lock_or_create, remember
 from apps.sagas.merging import Workspace
-from apps.sagas.rebuild import reproject_locked
+from apps.sagas.rebuild import Past, reproject_locked
 from apps.sagas.rollups import RollupDeltas
 from apps.sagas.storage import EVENT_COLUMNS, decode_event, encode_event
 from apps.sagas.undoing import StepRef
@@ -230,8 +230,7 @@ def _project(cursor: psycopg.Cursor, fresh: _Fresh, meanings: dict[int, catalog.
             supply(cursor, work)
             work.judge()
     save(cursor, merged, rollups)
-    for work in again:
-        reproject_locked(cursor, work, meanings[work.project_id], added=work.event_count)
+    reproject_locked(cursor, [Past(work, meanings[work.project_id], work.event_count) for work in again])
 
 
 def _past(

@@ -193,11 +193,21 @@ def _upsert(table: str, key: tuple[str, ...], columns: tuple[str, ...], more: st
     )
 
 
+def _where_other(upsert: str, table: str, key: tuple[str, ...], columns: tuple[str, ...]) -> str:
+    """The same, leaving rows alone that would stay as they are."""
+    stored = ", ".join(f"{table}.{name}" for name in columns if name not in key)
+    given = ", ".join(f"excluded.{name}" for name in columns if name not in key)
+    return f"{upsert} WHERE ({stored}) IS DISTINCT FROM ({given})"
+
+
 #: Write step executions whole.
-UPSERT_STEPS = _upsert("step_execution", ("shard", "correlation_uuid", "instance_id", "step", "step_id"), _STEP_COLUMNS)
+_STEP_KEY = ("shard", "correlation_uuid", "instance_id", "step", "step_id")
+UPSERT_STEPS = _upsert("step_execution", _STEP_KEY, _STEP_COLUMNS)
+UPSERT_OTHER_STEPS = _where_other(UPSERT_STEPS, "step_execution", _STEP_KEY, _STEP_COLUMNS)
 
 #: Write instances whole, but for what others own: finding_count.
 UPSERT_INSTANCES = _upsert("instance", ("shard", "id"), _INSTANCE_COLUMNS, ", finding_count", ", 0")
+UPSERT_OTHER_INSTANCES = _where_other(UPSERT_INSTANCES, "instance", ("shard", "id"), _INSTANCE_COLUMNS)
 
 UPSERT_ATTRIBUTES = """
 INSERT INTO instance_attribute (shard, instance_id, name, project_id, value)
@@ -294,6 +304,42 @@ WHERE f.shard = k.shard AND f.correlation_uuid = k.correlation_uuid AND f.instan
       AND f.step = k.step AND f.step_id = k.step_id
 """
 
-DELETE_CORRELATION_SETTLED = "DELETE FROM settled_facts WHERE shard = %s AND correlation_uuid = %s"
-DELETE_STEPS = "DELETE FROM step_execution WHERE shard = %s AND correlation_uuid = %s"
-DELETE_CORRELATION_AWAITED = "DELETE FROM awaited_cause WHERE shard = %s AND correlation_uuid = %s"
+
+# Of many correlations at once, for reading their past anew; behind the keys their first and last, as for FIND_EVENTS.
+
+#: Every event, in the order of storage.EVENT_COLUMNS.
+READ_EVENTS_OF = """
+SELECT e.shard, e.correlation_uuid::text, e.event_id, e.source, e.source_ref, e.type, e.occurred_at, e.received_at,
+       e.sequence, e.digest, e.attributes, e.data
+FROM unnest(%s::int[], %s::uuid[]) k(shard, correlation_uuid)
+JOIN event e ON e.shard = k.shard AND e.correlation_uuid = k.correlation_uuid
+WHERE e.correlation_uuid BETWEEN %s::uuid AND %s::uuid
+"""
+
+#: Every step execution.
+READ_STEPS_OF = """
+SELECT s.correlation_uuid::text, s.instance_id::text, s.step, s.step_id, s.state
+FROM unnest(%s::int[], %s::uuid[]) k(shard, correlation_uuid)
+JOIN step_execution s ON s.shard = k.shard AND s.correlation_uuid = k.correlation_uuid
+WHERE s.correlation_uuid BETWEEN %s::uuid AND %s::uuid
+"""
+
+DELETE_SETTLED_OF = """
+DELETE FROM settled_facts f USING unnest(%s::int[], %s::uuid[]) k(shard, correlation_uuid)
+WHERE f.shard = k.shard AND f.correlation_uuid = k.correlation_uuid
+      AND f.correlation_uuid BETWEEN %s::uuid AND %s::uuid
+"""
+
+DELETE_AWAITED_OF = """
+DELETE FROM awaited_cause a USING unnest(%s::int[], %s::uuid[]) k(shard, correlation_uuid)
+WHERE a.shard = k.shard AND a.correlation_uuid = k.correlation_uuid
+"""
+
+#: Step executions by key.
+DELETE_STEPS = """
+DELETE FROM step_execution s
+USING unnest(%s::int[], %s::uuid[], %s::uuid[], %s::text[], %s::text[])
+      k(shard, correlation_uuid, instance_id, step, step_id)
+WHERE s.shard = k.shard AND s.correlation_uuid = k.correlation_uuid AND s.instance_id = k.instance_id
+      AND s.step = k.step AND s.step_id = k.step_id
+"""
