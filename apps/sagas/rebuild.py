@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import BrokenExecutor, Future
 from typing import NamedTuple
+from uuid import UUID
 
 import psycopg
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from apps.lib.alone import alone
+from apps.lib.processes import pool
 from apps.projects.models import Project
 from apps.sagas import catalog, feed, finding_due, statements
 from apps.sagas.attempts import execution_of
@@ -157,6 +161,46 @@ def run_open_reprojections(seconds: float = 60.0) -> int:
     return done
 
 
+def run_in_processes(run: Reprojection, workers: int, told: Callable[[Reprojection], None]) -> bool:
+    """Work on one run with several processes until it has finished; False when another worker is at it.
+
+    Batches are noted in their order, so that whoever goes on after a crash repeats a few and skips none. `told` is
+    called after each. Raises as the batches do when PostgreSQL is away.
+    """
+    with alone("sagascope.reprojection") as is_alone, pool(workers) as processes:
+        if not is_alone:
+            return False
+        waiting: deque[tuple[list[Correlation], Future[None]]] = deque()
+        after = run.cursor_id
+        while run.finished_at is None:
+            batch = _batch_after(run, after) if len(waiting) < 2 * workers else []
+            if batch:
+                after = batch[-1].id
+                names = [correlation.correlation_id for correlation in batch]
+                waiting.append((batch, processes.submit(_reproject, run.project_id, names)))
+            elif waiting:
+                _await(run, *waiting.popleft())
+                told(run)
+                run.refresh_from_db(fields=["finished_at"])
+            else:
+                _finish(run)
+    return True
+
+
+def _await(run: Reprojection, batch: list[Correlation], future: Future[None]) -> None:
+    try:
+        future.result()
+    except (OperationalError, InterfaceError, BrokenExecutor):
+        raise
+    except Exception:
+        logger.exception("a batch of run %s cannot be projected anew: one by one", run.pk)
+        for correlation in batch:
+            _visit_or_note(run, correlation)
+    else:
+        _note_progress(run, batch)
+    feed.announce(run.project_id, [correlation.id for correlation in batch])
+
+
 def start(project_id: int, reason: str) -> Reprojection:
     """Ask for all of a project's past to be projected anew; a run that is under way starts again from the beginning."""
     revision = Project.objects.values_list("revision", flat=True).get(pk=project_id)
@@ -170,13 +214,9 @@ def start(project_id: int, reason: str) -> Reprojection:
 
 
 def _next_batch(run: Reprojection) -> int:
-    correlations = Correlation.objects.filter(project_id=run.project_id).order_by("id")
-    if run.cursor_id is not None:
-        correlations = correlations.filter(id__gt=run.cursor_id)
-    batch = _bounded(correlations[:BATCH])
+    batch = _batch_after(run, run.cursor_id)
     if not batch:
-        run.finished_at = timezone.now()
-        run.save(update_fields=["finished_at"])
+        _finish(run)
         return 0
     try:
         _visit(run, batch)
@@ -188,6 +228,18 @@ def _next_batch(run: Reprojection) -> int:
             _visit_or_note(run, correlation)
     feed.announce(run.project_id, [correlation.id for correlation in batch])
     return len(batch)
+
+
+def _batch_after(run: Reprojection, after: UUID | None) -> list[Correlation]:
+    correlations = Correlation.objects.filter(project_id=run.project_id).order_by("id")
+    if after is not None:
+        correlations = correlations.filter(id__gt=after)
+    return _bounded(correlations[:BATCH])
+
+
+def _finish(run: Reprojection) -> None:
+    run.finished_at = timezone.now()
+    run.save(update_fields=["finished_at"])
 
 
 def _bounded(correlations: Iterable[Correlation]) -> list[Correlation]:
@@ -204,11 +256,23 @@ def _bounded(correlations: Iterable[Correlation]) -> list[Correlation]:
 
 def _visit(run: Reprojection, batch: Sequence[Correlation]) -> None:
     """Project a batch anew and note the progress: both or neither."""
+
+    def both() -> None:
+        with transaction.atomic():
+            reproject(run.project_id, [correlation.correlation_id for correlation in batch])
+            _note_progress(run, batch)
+
+    _with_tries(both)
+
+
+def _reproject(project_id: int, correlation_ids: Sequence[str]) -> None:
+    _with_tries(lambda: reproject(project_id, correlation_ids))
+
+
+def _with_tries(work: Callable[[], None]) -> None:
     for again in range(TRIES):
         try:
-            with transaction.atomic():
-                reproject(run.project_id, [correlation.correlation_id for correlation in batch])
-                _note_progress(run, batch)
+            work()
             return
         except OperationalError as error:
             known = getattr(error.__cause__, "sqlstate", None) in _AGAIN

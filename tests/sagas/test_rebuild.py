@@ -309,6 +309,19 @@ class TestOnline:
         rebuild_all(shop)
         assert (sorted(names), others) == (["c0", "c1", "c2"], [0])
 
+    def test_several_processes_do_it_as_one_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rebuild, "BATCH", 2)
+        shop = Shop.open()
+        shop.define(PARCEL)
+        shop.tell(*orders(7), bare("Packed", 3, correlation_id="parcel"))
+        before = projections(shop.project.pk)
+        StepExecution.objects.update(status="lost", run_us=1)
+        run = rebuild.start(shop.project.pk, "asked for")
+        seen: list[int] = []
+        assert rebuild.run_in_processes(run, 2, lambda run: seen.append(run.done))
+        assert (seen, run.total, run.finished_at is not None) == ([2, 4, 6, 8], 8, True)
+        assert projections(shop.project.pk) == before
+
     def test_a_killed_worker_leaves_its_batch_to_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rebuild, "BATCH", 2)
         shop = Shop.open()

@@ -19,7 +19,7 @@ from apps.projects.models import Project, Role
 from apps.sagas import flows, queries
 from apps.sagas.definition_text import Problem
 from apps.sagas.definitions import DefinitionError, FlowDefinition
-from apps.sagas.models import FlowVersion
+from apps.sagas.models import FlowVersion, Reprojection
 from apps.web import deadline_table, flow_page
 from apps.web.access import project_view
 from apps.web.completion import spelt
@@ -235,7 +235,13 @@ def _open_reprojection(project: Project) -> dict[str, Any] | None:
     run = next((run for run in queries.list_reprojections(project.pk, limit=1) if run.finished_at is None), None)
     if run is None:
         return None
-    return {"run": run, "share": min(1.0, run.done / run.total) if run.total else 0.0}
+    return {"run": run, "share": min(1.0, run.done / run.total) if run.total else 0.0, "left_us": _time_left(run)}
+
+
+def _time_left(run: Reprojection) -> Micros | None:
+    """How long the rest takes if it goes on as so far; None before anything is done."""
+    so_far = micros.now() - micros.from_datetime(run.created_at)
+    return so_far * (run.total - run.done) // run.done if run.done else None
 
 
 def _numbered(text: str, problems: list[Problem]) -> list[tuple[int, bool]]:
