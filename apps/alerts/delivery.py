@@ -26,7 +26,7 @@ from apps.alerts.models import Delivery, DeliveryStatus, DeliveryTry, Incident, 
 from apps.alerts.receivers import RECEIVERS
 from apps.alerts.receivers.outcome import DeliveryError, Sent
 from apps.alerts.receivers.stored import settings_of
-from apps.lib import micros, telemetry
+from apps.lib import failpoints, micros, telemetry
 from apps.lib.micros import Micros
 from apps.lib.secrets import UnreadableSecretError
 from apps.sagas import feed
@@ -199,6 +199,7 @@ def deliver_due(now: Micros, *, senders: int = SENDERS, run_seconds: float = RUN
             clock = now + int(elapsed * 1_000_000)
             if elapsed < run_seconds:
                 for claimed in claim_due(clock, senders - len(in_flight)):
+                    failpoints.reach("deliver.claimed")
                     in_flight[pool.submit(_send, claimed)] = claimed
             if not in_flight:
                 break
@@ -206,6 +207,7 @@ def deliver_due(now: Micros, *, senders: int = SENDERS, run_seconds: float = RUN
             clock = now + int((time.monotonic() - began) * 1_000_000)
             for future in done:
                 project_id = _finish(in_flight.pop(future), future.result(), clock, report)
+                failpoints.reach("deliver.marked")
                 touched |= {project_id} if project_id else set()
             if time.monotonic() - renewed > RENEW_EVERY_SECONDS:
                 renewed = time.monotonic()
@@ -281,6 +283,7 @@ def _send(claimed: Claimed) -> _Outcome:
     try:
         with telemetry.tracer.start_as_current_span("deliver", attributes={"receiver.kind": claimed.kind}):
             sent = RECEIVERS[claimed.kind].send(claimed.settings, claimed.message)
+        failpoints.reach("deliver.sent")
     except DeliveryError as failure:
         error = failure
     except Exception as failure:

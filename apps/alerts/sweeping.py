@@ -19,7 +19,7 @@ from apps.alerts.conditions import CONDITIONS, every_us, rest_us
 from apps.alerts.conditions.marks import asked_once
 from apps.alerts.incidents import Change
 from apps.alerts.models import Incident, Rule
-from apps.lib import telemetry
+from apps.lib import failpoints, telemetry
 from apps.lib.micros import Micros
 from apps.sagas import rhythms, server_clock
 from apps.sagas.query import QueryError
@@ -126,6 +126,7 @@ def _sweep_project(project_id: int, now: Micros, judged_at: Micros, report: Swee
     set_aside.exclude(fingerprint__in=found).update(holds=False)
     if any(rule.escalation for rule in enabled):
         escalation.escalate(project_id, now)
+    failpoints.reach("sweep.swept")
 
 
 def _kept(rule: Rule) -> set[str]:

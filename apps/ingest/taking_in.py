@@ -16,6 +16,7 @@ from django.db import close_old_connections
 from apps.ingest import door
 from apps.ingest.answers import Answer, Refusal, unavailable
 from apps.ingest.formats import Decoded
+from apps.lib import failpoints
 from apps.sagas.events import Micros
 from apps.sagas.group_commit import OverloadedError, submitted
 
@@ -34,7 +35,9 @@ _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ingest")
 async def take_in(admission: door.Admission, body: bytes, received_at: Micros) -> Answer:
     """Record the events of a body and say what became of them. Never raises for what was sent, nor for what is away."""
     try:
-        return await _take_in(admission, body, received_at)
+        answer = await _take_in(admission, body, received_at)
+        failpoints.reach("door.answered")
+        return answer
     except Refusal as refusal:
         return refusal.answer
     except OverloadedError:
@@ -44,6 +47,7 @@ async def take_in(admission: door.Admission, body: bytes, received_at: Micros) -
 
 
 async def _take_in(admission: door.Admission, body: bytes, received_at: Micros) -> Answer:
+    failpoints.reach("door.admitted")
     if len(body) > INLINE_BYTES or admission.is_gzip:
         return await in_thread(_take_in_large, admission, body, received_at)
     decoded = door.decode(admission, body, received_at)

@@ -21,6 +21,7 @@ import msgspec
 import psycopg
 from django.db import DatabaseError, connection, transaction
 
+from apps.lib import failpoints
 from apps.lib.micros import SECOND, Micros
 from apps.projects.models import Project
 from apps.sagas import catalog, event_schemas, feed, finding_due
@@ -181,6 +182,7 @@ def _chunk(cursor: psycopg.Cursor, now: Micros) -> tuple[int, Judged]:
             else:
                 finding_due.mark_once(cursor, due_at, each.due_key)
         _judge(cursor, ready, now, judged)
+        failpoints.reach("judge.judged")
     return len(marks), judged
 
 

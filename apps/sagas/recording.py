@@ -18,7 +18,7 @@ import msgspec
 import psycopg
 from django.db import DatabaseError, connection, transaction
 
-from apps.lib import telemetry
+from apps.lib import failpoints, telemetry
 from apps.sagas import catalog, feed, finding_due, statements
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import Meaning
@@ -81,6 +81,7 @@ def record_all(submissions: Sequence[Submission]) -> list[Outcome]:
         for again in range(TRIES):
             try:
                 outcomes, changed = _record_once(submissions)
+                failpoints.reach("record.committed")
                 break
             except DatabaseError as error:
                 if again == TRIES - 1 or connection.in_atomic_block or _sqlstate(error) not in _AGAIN:
@@ -113,11 +114,14 @@ def _record_once(submissions: Sequence[Submission]) -> tuple[list[Outcome], dict
         meanings = catalog.hold(cursor, (each.project_id for each in submissions))
         names = {(each.project_id, event.correlation_id) for each in submissions for event in each.events}
         works = {(work.project_id, work.correlation_id): work for work in lock_or_create(cursor, names)}
+        failpoints.reach("record.locked")
         fresh = _fresh_events(cursor, submissions, works, outcomes)
         _copy_events(cursor, fresh)
+        failpoints.reach("record.stored")
         _project(cursor, fresh, meanings)
         finding_due.mark(cursor, [work for work, events in fresh if events])
         _tally(cursor, submissions, outcomes, fresh)
+        failpoints.reach("record.projected")
     if not connection.in_atomic_block:
         remember(works.values())
     changed: dict[int, set[UUID]] = {}
