@@ -52,6 +52,14 @@ def _database(url: str) -> dict:
 
 
 DATABASES = {"default": _database(DATABASE_URL)}
+#: A pooler in transaction mode stands before it and follows prepared statements: PgBouncer from 1.21 on.
+DATABASE_POOLER_PREPARES = _flag("DATABASE_POOLER_PREPARES")
+#: A streaming replica, for heavy reads; "" = there is none. Used while it is at most so many seconds behind.
+DATABASE_REPLICA_URL = os.environ.get("DATABASE_REPLICA_URL", "")
+DATABASE_REPLICA_MAX_LAG_SECONDS = float(os.environ.get("DATABASE_REPLICA_MAX_LAG_SECONDS", 5))
+if DATABASE_REPLICA_URL:
+    # Tests of a whole project see the same data by either name.
+    DATABASES["replica"] = {**_database(DATABASE_REPLICA_URL), "TEST": {"MIRROR": "default"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- who may talk to us -------------------------------------------------------------------------------------------

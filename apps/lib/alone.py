@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, connection
 
+from apps.lib.sessions import is_pooled
+
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -47,7 +49,7 @@ class Hold:
 
 def hold(key: Key) -> Hold | None:
     """Take a lock if nobody has it; None when somebody does. Raises DatabaseError when PostgreSQL is away."""
-    if not is_pooled():
+    if not is_pooled(connection):
         return Hold(key, None) if _ask(connection, "pg_try_advisory_lock", key) else None
     apart = connection.copy()
     try:
@@ -70,16 +72,6 @@ def alone(key: Key) -> Iterator[bool]:
     finally:
         if held is not None:
             held.release()
-
-
-def is_pooled() -> bool:
-    """Whether something stands between us and PostgreSQL: a pooler answers with a process id that is not the server's.
-
-    Raises DatabaseError when PostgreSQL is away.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        return bool(cursor.fetchone()[0] != connection.connection.info.backend_pid)
 
 
 def _ask(database: Any, function: str, key: Key) -> bool:
