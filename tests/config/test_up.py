@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,12 +104,19 @@ def assert_gone(processes: list[psutil.Process]) -> None:
         time.sleep(0.02)
 
 
-def test_it_says_url_and_login_refuses_a_second_one_and_stops_cleanly(up: Up) -> None:
+def first_account(line: str) -> str:
+    """The link of the ready line that makes the first account."""
+    link = re.search(r"make the first account: (\S+)", line)
+    assert link is not None
+    return link[1]
+
+
+def test_it_says_url_and_the_first_link_refuses_a_second_one_and_stops_cleanly(up: Up) -> None:
     line = up.ready_line()
     assert f"http://127.0.0.1:{up.port} " in line
-    login = re.search(r"login: (\S+) / (\S+)", line)
-    assert login is not None
-    assert (up.data / "login.txt").read_text().split() == list(login.groups())
+    with urllib.request.urlopen(first_account(line)) as answer:
+        assert "Set up Sagascope" in answer.read().decode()
+    assert not (up.data / "login.txt").exists()
     with urllib.request.urlopen(f"http://127.0.0.1:{up.port}/readyz") as answer:
         assert answer.status == 200
 
@@ -127,8 +135,8 @@ def test_it_says_url_and_login_refuses_a_second_one_and_stops_cleanly(up: Up) ->
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
-def test_killed_it_leaves_nothing_behind_and_starts_again_with_the_same_login(up: Up) -> None:
-    first = up.ready_line().partition("login:")[2]
+def test_killed_it_leaves_nothing_behind_and_starts_again_with_another_first_link(up: Up) -> None:
+    first = first_account(up.ready_line())
     family = up.family()
     assert len(family) >= 6
 
@@ -137,7 +145,9 @@ def test_killed_it_leaves_nothing_behind_and_starts_again_with_the_same_login(up
     assert_gone(family)
 
     up.process = up.start(up.port)
-    assert up.ready_line().partition("login:")[2] == first
+    assert first_account(up.ready_line()) != first
+    with pytest.raises(urllib.error.HTTPError, match="410"):
+        urllib.request.urlopen(first)
 
 
 def test_a_source_of_a_broker_is_read_as_long_as_there_is_one(up: Up) -> None:

@@ -1,0 +1,1 @@
+"""Accounts of people: invitations, second factors, sessions, single sign-on."""

@@ -1,0 +1,174 @@
+"""Single sign-on against an OpenID provider that speaks for itself over HTTP: who is let in, as whom."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from django.contrib.auth import get_user_model
+from django.test import Client
+
+from apps.projects import invitations
+from apps.projects.models import Membership, Project
+from tests.web.conftest import SignIn, text_of
+
+CLIENT = "sagascope"
+START, BACK = "/sign-on/sso/login/", "/sign-on/sso/login/callback/"
+
+
+class Provider:
+    """Signs in whoever `subject` says."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.issuer = self.url
+        self.subject, self.name, self.email = "s-1", "mira", "mira@example.com"
+        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.asked: list[dict[str, list[str]]] = []
+
+    def answer(self, path: str) -> dict[str, Any]:
+        if path.endswith("openid-configuration"):
+            ends = {name: f"{self.url}/{name}" for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")}
+            return {"issuer": self.url, "userinfo_endpoint": f"{self.url}/userinfo", **ends}
+        who = {"sub": self.subject, "preferred_username": self.name, "email": self.email, "email_verified": True}
+        if path == "/userinfo":
+            return who
+        now = int(time.time())
+        claims = {"iss": self.issuer, "aud": CLIENT, "iat": now, "exp": now + 60, **who}
+        return {"access_token": "a", "token_type": "Bearer", "id_token": jwt.encode(claims, self.key, "RS256")}
+
+
+@pytest.fixture
+def provider(settings: Any) -> Iterator[Provider]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            if length:
+                provider.asked.append(parse_qs(self.rfile.read(length).decode()))
+            body = json.dumps(provider.answer(urlsplit(self.path).path)).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - called so by http.server
+
+        def log_message(self, *args: Any) -> None:
+            """Tell nobody."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    provider = Provider(server.server_port)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    app = {"provider_id": "sso", "name": "Acme", "client_id": CLIENT, "secret": "x"}
+    app["settings"] = {"server_url": provider.url}  # type: ignore[assignment]
+    settings.OIDC_ISSUER, settings.OIDC_ID, settings.OIDC_NAME = provider.url, "sso", "Acme"
+    settings.SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"OAUTH_PKCE_ENABLED": True, "APPS": [app]}}
+    yield provider
+    server.shutdown()
+    server.server_close()
+
+
+def sign_on(client: Client, *, process: str = "login", target: str = "") -> Any:
+    """Go to the provider and come back."""
+    sent = client.post(f"{START}?process={process}&next={target}")
+    assert sent.status_code == 302
+    asked = parse_qs(urlsplit(sent.headers["Location"]).query)
+    assert asked["code_challenge_method"] == ["S256"]
+    return client.get(BACK, {"code": "c", "state": asked["state"][0]})
+
+
+def test_a_stranger_with_a_good_sign_on_has_no_account_here(provider: Provider, shop: Project) -> None:
+    client = Client()
+
+    answer = sign_on(client)
+
+    assert "There is no account for you here yet" in text_of(answer)
+    assert not get_user_model().objects.exists()
+    assert client.get("/").status_code == 302
+
+
+def test_somebody_with_an_invitation_joins_by_it(provider: Provider, shop: Project) -> None:
+    client = Client()
+    secret = invitations.invite(shop, "operator")
+    assert "Join with Acme" in text_of(client.get(f"/join/{secret}"))
+
+    sign_on(client, target=f"/join/{secret}")
+
+    assert Membership.objects.get(user__username="mira").role == "operator"
+    assert client.get("/").status_code == 200
+    assert not get_user_model().objects.get().has_usable_password()
+    again = Client()
+    sign_on(again)
+    assert again.get("/").status_code == 200
+
+
+def test_an_invitation_opens_for_one_person_only(provider: Provider, shop: Project) -> None:
+    secret = invitations.invite(shop, "viewer")
+    first, second = Client(), Client()
+    for client in (first, second):
+        client.get(f"/join/{secret}")
+    sign_on(first)
+
+    provider.subject, provider.name = "s-2", "another"
+    sign_on(second)
+
+    assert second.get("/").status_code == 302
+    assert get_user_model().objects.count() == 1
+
+
+def test_the_same_mail_address_is_not_the_same_person(provider: Provider, shop: Project) -> None:
+    get_user_model().objects.create_user("mira", email="mira@example.com", password="something")
+
+    client = Client()
+    sign_on(client)
+
+    assert client.get("/").status_code == 302
+
+
+def test_an_account_is_connected_by_its_owner_and_opened_from_then_on(provider: Provider, sign_in: SignIn) -> None:
+    owner = sign_in("viewer")
+    assert "Connect Acme" in text_of(owner.get("/settings/account"))
+
+    sign_on(owner, process="connect")
+
+    client = Client()
+    sign_on(client)
+    assert "viewer" in text_of(client.get("/settings/account"))
+    assert "mira" in text_of(owner.get("/settings/account/sign-on"))
+
+
+def test_the_word_of_another_issuer_is_not_taken(provider: Provider, shop: Project) -> None:
+    secret = invitations.invite(shop, "viewer")
+    client = Client()
+    client.get(f"/join/{secret}")
+    provider.issuer = "https://evil.example"
+
+    answer = sign_on(client)
+
+    assert answer.status_code in {200, 302, 401}
+    assert not get_user_model().objects.exists()
+
+
+def test_an_answer_that_nobody_asked_for_opens_nothing(provider: Provider, shop: Project) -> None:
+    answer = Client().get(BACK, {"code": "c", "state": "invented"})
+
+    assert answer.status_code in {302, 401}
+    assert not provider.asked
+
+
+def test_going_there_needs_a_form(provider: Provider, shop: Project) -> None:
+    assert Client().get(START).status_code == 200
+    assert Client(enforce_csrf_checks=True).post(START).status_code == 403
+
+
+def test_without_an_issuer_there_is_no_button(db: None) -> None:
+    assert "Sign in with" not in text_of(Client().get("/login"))
