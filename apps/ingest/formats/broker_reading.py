@@ -37,6 +37,7 @@ from apps.sagas.events import Micros, SagaEvent, TimeQuality
 DEEPEST_WRAPPING = 4
 
 _EMPTY = Decoded([], [], [])
+_CLOUDEVENTS = frozenset({cloudevents.STRUCTURED, cloudevents.BATCH, cloudevents.NDJSON})
 _CE_NAMES = ("specversion", "id", "source", "type")
 _Unwrap = Callable[[BrokerMessage, Any], BrokerMessage | None]
 _ENVELOPES: tuple[tuple[Callable[[Any], bool], _Unwrap], ...] = (
@@ -89,7 +90,7 @@ def _read(message: BrokerMessage, reading: Reading, received_at: Micros, limits:
     schema = ""
     letter, is_retry = dead_letters.letter_of(message), dead_letters.is_retry(message)
     attributes = _attributes(message)
-    document, is_json = (None, False) if attributes else plain_json.parse(message.body)
+    document, is_json = (None, False) if attributes else _parsed(message)
     if schema_id is not None:
         payload = plain_json.parse(message.body)[0] if attributes else document
         flag, schema = (reading.judge or schema_registry.Judge(None)).judge(schema_id, payload)
@@ -115,6 +116,19 @@ def _read(message: BrokerMessage, reading: Reading, received_at: Micros, limits:
     elif is_retry:
         decoded.events = [dead_letters.as_retry(event) for event in decoded.events]
     return decoded
+
+
+def _parsed(message: BrokerMessage) -> tuple[Any, bool]:
+    """The payload, and whether it is JSON. Raises Refused, but not for what says to be CloudEvents.
+
+    Those are read by a stricter judge, who knows which item of a batch is at fault: the others must not suffer for it.
+    """
+    try:
+        return plain_json.parse(message.body)
+    except Refused:
+        if message.content_type not in _CLOUDEVENTS:
+            raise
+        return None, False
 
 
 def _attributes(message: BrokerMessage) -> dict[str, str]:
@@ -212,7 +226,7 @@ def _binary(
 def _structured(
     message: BrokerMessage, document: Any, reading: Reading, received_at: Micros, limits: Limits
 ) -> Decoded:
-    if type(document) is list:
+    if type(document) is list or message.content_type == cloudevents.BATCH:
         decoded = cloudevents.decode_batch(_payload(message), received_at, limits)
     else:
         decoded = cloudevents.decode_structured(_payload(message), received_at, limits)

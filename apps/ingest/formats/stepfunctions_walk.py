@@ -154,7 +154,8 @@ class Walk:
         #: False when the history's beginning is missing: nobody can then tell the first entering of a state.
         self._is_whole = is_whole
         self._places: dict[int, _Place] = {0: _OUTSIDE}
-        self._ids: dict[int, str] = {}
+        #: Event id of each entry, or the redrive that it is made of beside the entry's number.
+        self._ids: dict[int, str | int] = {}
         self._seen: set[str] = set()
         self._redrive = 0
         #: The entry with which the execution, or its last redrive, began.
@@ -396,7 +397,7 @@ class Walk:
         own = self._execution.event_id(self._redrive, what or str(entry.id))
         causes = self._causes(entry)
         if what is None:
-            self._ids[entry.id] = own
+            self._ids[entry.id] = self._redrive
         is_step = kind.value.startswith("step.")
         found = {"resource": _resource(entry), "worker": entry.details.get("workerName"), **(attributes or {})}
         return engine_entries.event(
@@ -426,7 +427,10 @@ class Walk:
         go in circles: every state has entries of the same types."""
         if entry.type in _CONTAINER_ENDS or entry.type in _ITERATION_ENDS:
             return ()
-        cause = self._ids.get(self._begun if entry.type.endswith("StateEntered") else entry.previous)
+        number = self._begun if entry.type.endswith("StateEntered") else entry.previous
+        cause = self._ids.get(number)
+        if isinstance(cause, int):
+            cause = self._execution.event_id(cause, str(number))
         return (cause,) if cause is not None else ()
 
     def _compensates(self, name: str) -> str | None:

@@ -129,6 +129,8 @@ def _process_instance(reading: _Reading) -> list[Fields]:
             element.scope = key_at(value, "parentElementInstanceKey")
     if record.intent == "ELEMENT_TERMINATING":
         element.terminating = record.position
+    if record.intent in ("ELEMENT_COMPLETED", "ELEMENT_TERMINATED"):
+        reading.memory.end(reading.instance, record.key)
     if kind_of_element == "PROCESS":
         return _process(reading, element)
     if _is_step(kind_of_element, event_type):
@@ -267,7 +269,7 @@ def _job(reading: _Reading) -> list[Fields]:
     if intent == "FAILED":
         return [*unseen, _failed(reading, element, error, ends)]
     if intent == "ERROR_THROWN":
-        element.failures.append(record.position)
+        element.fail(record.position)
         told = ": ".join(filter(None, (reading.text("errorCode"), error))) or "error"
         _note_error(reading, key, told)
         return [*unseen, reading.of_job(EventKind.STEP_FAILED, error=told, **ends)]
@@ -282,7 +284,7 @@ def _job(reading: _Reading) -> list[Fields]:
 def _failed(reading: _Reading, element: Element, error: str | None, ends: dict[str, Any]) -> Fields:
     record = reading.record
     if (whole_number(reading.value.get("retries")) or 0) <= 0:
-        element.failures.append(record.position)
+        element.fail(record.position)
         return reading.of_job(EventKind.STEP_FAILED, error=error or "job failed", **ends)
     if not key_at(reading.value, "retryBackoff"):
         element.offer(record)
@@ -365,8 +367,7 @@ def _compensation(reading: _Reading) -> list[Fields]:
     activity, handler = reading.text("compensableActivityId"), reading.text("compensationHandlerId")
     undone, handling = key_at(value, "compensableActivityInstanceKey"), key_at(value, "compensationHandlerInstanceKey")
     if reading.intent == "CREATED" and activity:
-        executions = reading.instance.undoable.setdefault(activity, {})
-        executions.setdefault(undone, record.position)
+        reading.instance.can_undo(activity, undone, record.position)
     if reading.intent == "DELETED":
         return []
     if reading.intent != "TRIGGERED" or not activity or not handler or not handling:

@@ -5,13 +5,17 @@ and none but the first few hold the variables that correlate. `Memory` keeps the
 are written once, or kept with the position of the record that stated them, so that reading the same records again
 with a memory that already knows what followed gives the same events.
 
+A process may run for years and in circles. So what has ended is forgotten in time: of element instances that ended the
+latest are kept, for records that come twice, of one element the latest attempts, of what can be undone no more than
+that there are several.
+
 One document is decoded with a memory of its own. Whoever is sent one stream in many requests passes the same memory
 to each: a record then means the same however the stream is cut.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +28,11 @@ from apps.sagas.events import Micros
 
 #: Process instances that a memory keeps, the ones heard of last; some kilobytes each.
 INSTANCES = 20_000
+#: Element instances that a memory keeps after their end, half a kilobyte each: what an exporter sends again after it
+#: was interrupted is a fraction of their records.
+ENDED_ELEMENTS = 10_000
+#: Offers, starts and failures of one element that are kept: a job may be tried for ever.
+ATTEMPTS = 100
 
 
 class Record(msgspec.Struct):
@@ -84,11 +93,20 @@ class Element(msgspec.Struct):
         """A job of it can be taken by a worker."""
         if (record.position, record.at) not in self.offers:
             self.offers.append((record.position, record.at))
+            del self.offers[:-ATTEMPTS]
 
     def start(self, position: int, event_id: str) -> None:
         """Work on it began."""
         if (position, event_id) not in self.starts:
             self.starts.append((position, event_id))
+            # The first stays: what is called says that it was called by it.
+            del self.starts[1 : 1 - ATTEMPTS]
+
+    def fail(self, position: int) -> None:
+        """It ran out of retries or threw an error."""
+        if position not in self.failures:
+            self.failures.append(position)
+            del self.failures[:-ATTEMPTS]
 
 
 class Instance(msgspec.Struct):
@@ -111,6 +129,14 @@ class Instance(msgspec.Struct):
     #: What waits until it is decided where it belongs: `zeebe.Draft`s.
     held: list[Any] = []
 
+    def can_undo(self, activity: str, key: int, position: int) -> None:
+        """From `position` on, this execution of an activity can be undone."""
+        executions = self.undoable.setdefault(activity, {})
+        executions.setdefault(key, position)
+        if len(executions) > 2:
+            # Whether there are several at some position is told by the first two.
+            del executions[max(executions, key=executions.__getitem__)]
+
     @property
     def is_child(self) -> bool:
         """True when another process instance is known to have called it."""
@@ -123,6 +149,8 @@ class Memory:
     def __init__(self, limit: int = INSTANCES) -> None:
         self._limit = limit
         self._instances: OrderedDict[int, Instance] = OrderedDict()
+        #: (process instance, element instance) of what ended, the earliest first.
+        self._ended: deque[tuple[int, int]] = deque()
 
     def known(self, key: int) -> Instance | None:
         """What is known of a process instance; None when it was never heard of."""
@@ -151,6 +179,14 @@ class Memory:
         if keeps_variables and instance.correlation_id is None:
             _learn_variables(instance, record)
         return instance
+
+    def end(self, instance: Instance, key: int) -> None:
+        """An element instance ended: what is known of it is kept for a while."""
+        self._ended.append((instance.key, key))
+        if len(self._ended) > ENDED_ELEMENTS:
+            owner, element = self._ended.popleft()
+            if (known := self._instances.get(owner)) is not None:
+                known.elements.pop(element, None)
 
     def root_of(self, instance: Instance) -> int:
         """Key of the process instance that everything began with, as far as is known."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from apps.ingest.formats import HISTORIES, zeebe
+from apps.ingest.formats import HISTORIES, zeebe, zeebe_memory
 from apps.ingest.formats.decoding import Decoded
 from apps.ingest.formats.histories import HistoryError, HistoryOptions
 from apps.ingest.formats.zeebe_memory import Memory
@@ -290,6 +290,71 @@ def test_a_memory_forgets_the_process_instances_heard_of_longest_ago(records: li
     decode(records, memory)
     keys = {record["value"].get("processInstanceKey", 0) for record in records}
     assert sum(memory.known(key) is not None for key in keys) == 2
+
+
+def record_of(position: int, value_type: str, intent: str, key: int, **value: Any) -> dict[str, Any]:
+    process = {"bpmnProcessId": "patrol", "version": 1, "processInstanceKey": 7, "elementId": "round"}
+    place = {"partitionId": 1, "position": position, "timestamp": 1_795_000_000_000 + position, "recordType": "EVENT"}
+    return {**place, "key": key, "valueType": value_type, "intent": intent, "value": {**process, **value}}
+
+
+def rounds(count: int, first: int = 0) -> list[dict[str, Any]]:
+    """A process that runs in circles: so many service tasks, one after the other."""
+    found = []
+    for number in range(first, first + count):
+        element, task = 100 + number, {"bpmnElementType": "SERVICE_TASK", "flowScopeKey": 7}
+        for offset, (kind, intent, more) in enumerate(
+            [
+                ("PROCESS_INSTANCE", "ELEMENT_ACTIVATED", task),
+                ("JOB", "CREATED", {"elementInstanceKey": element}),
+                ("PROCESS_INSTANCE", "ELEMENT_COMPLETED", task),
+            ]
+        ):
+            key = element if kind == "PROCESS_INSTANCE" else 1_000_000 + number
+            found.append(record_of(number * 3 + offset + 1, kind, intent, key, **more))
+    return found
+
+
+def test_a_process_that_runs_in_circles_is_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeebe_memory, "ENDED_ELEMENTS", 20)
+    memory, circling = Memory(), rounds(100)
+    found = digests(decode(circling, memory))
+    known = memory.known(7)
+    assert known is not None
+    assert len(known.elements) == 20
+    # What an exporter sends again after it was interrupted still means the same.
+    assert digests(decode(circling[-60:], memory)).items() <= found.items()
+    assert digests(decode(circling, Memory())) == found
+
+
+def test_of_a_job_that_fails_for_ever_the_latest_attempts_are_remembered() -> None:
+    memory = Memory()
+    task = {"elementInstanceKey": 100, "retries": 3, "errorMessage": "no"}
+    begun = rounds(1)[:2]
+    failures = [record_of(10 + number, "JOB", "FAILED", 1_000_000, **task) for number in range(300)]
+    decoded = decode([*begun, *failures], memory)
+    assert sum(event.kind is EventKind.STEP_RETRYING for event in decoded.events) == 300
+    known = memory.known(7)
+    assert known is not None
+    element = known.elements[100]
+    assert max(len(element.offers), len(element.starts), len(element.failures)) == zeebe_memory.ATTEMPTS
+
+
+def test_that_several_executions_can_be_undone_is_remembered_without_all_of_them() -> None:
+    memory = Memory()
+    undone = {"compensableActivityId": "reserve", "compensationHandlerId": "release"}
+    created = [
+        record_of(
+            number, "COMPENSATION_SUBSCRIPTION", "CREATED", number, **undone, compensableActivityInstanceKey=number
+        )
+        for number in range(1, 51)
+    ]
+    triggered = {**undone, "compensableActivityInstanceKey": 40, "compensationHandlerInstanceKey": 900}
+    decoded = decode([*created, record_of(60, "COMPENSATION_SUBSCRIPTION", "TRIGGERED", 40, **triggered)], memory)
+    known = memory.known(7)
+    assert known is not None
+    assert len(known.undoable["reserve"]) == 2
+    assert decoded.events[-1].compensates == "40"
 
 
 # --- what exporters leave out -----------------------------------------------------------------------------------------
