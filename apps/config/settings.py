@@ -234,6 +234,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "apps.config.auditing.audit_middleware",
+    "apps.config.replica_reads.replica_middleware",
 ]
 
 ROOT_URLCONF = "apps.config.urls"

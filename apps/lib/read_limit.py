@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from django.db import OperationalError, connection, transaction
 
+from apps.lib.replica import heavy_read
+
 READ_SECONDS = 5.0
 _QUERY_CANCELED = "57014"
 
@@ -24,11 +26,12 @@ class ReadTooLongError(Exception):
 def read_limit(seconds: float = READ_SECONDS) -> Iterator[None]:
     """Run the reads inside in one transaction, each within the time. Raises ReadTooLongError.
 
-    Inside a transaction of the caller's, the caller's own limit is put back afterwards.
+    Inside a transaction of the caller's, the caller's own limit is put back afterwards. Where the reader asked for it,
+    they are read from the replica (`replica`).
     """
     before = _current_limit() if connection.in_atomic_block else None
     try:
-        with transaction.atomic():
+        with heavy_read(), transaction.atomic():
             _set_limit(f"{int(seconds * 1000)}ms")
             yield
             if before is not None:
