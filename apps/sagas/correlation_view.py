@@ -1,9 +1,15 @@
-"""Everything projected of one correlation, for the page and the API."""
+"""Everything projected of one correlation, for the page and the API.
+
+A saga of thousands of events is looked at many times while it hardly changes: tab by tab, block by block of its rows.
+What was read of it is therefore kept for a while, and used again when PostgreSQL says that none of its rows has changed
+since.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 from django.db import connection, transaction
 
@@ -15,8 +21,20 @@ from apps.sagas.loading import decode_facts, decode_step
 from apps.sagas.locking import shard_of
 from apps.sagas.models import Correlation, Instance, SettledFacts, StepExecution
 from apps.sagas.projection import step_deadline
+from apps.sagas.remembered import Remembered
 from apps.sagas.shapes import CorrelationView, InstanceView, StepView
 from apps.sagas.undoing import StepRef, Undoable
+
+#: From how many events on a correlation is worth remembering; of how many events in all, and for how many seconds.
+_LONG, _MOST_REMEMBERED, _SECONDS = 500, 60_000, 300.0
+_views: Remembered[CorrelationView] = Remembered(most=_MOST_REMEMBERED, seconds=_SECONDS)
+#: A row that was changed is another version of itself: made by another transaction, in another place.
+_VERSION = """
+SELECT '{table}', count(*), coalesce(sum(hashtextextended(tableoid::text || ctid::text || xmin::text, 0)), 0)::text
+FROM {table} WHERE shard = %s AND correlation_uuid = %s
+"""
+_TABLES = ("instance", "settled_facts", "step_execution")
+_VERSIONS = " UNION ALL ".join(_VERSION.format(table=table) for table in _TABLES) + " ORDER BY 1"
 
 
 def find_correlation(project_id: int, correlation_id: str) -> CorrelationView | None:
@@ -31,14 +49,32 @@ def find_correlation(project_id: int, correlation_id: str) -> CorrelationView | 
         ).first()
         if correlation is None:
             return None
-        keys = {"shard": shard, "correlation_uuid": correlation.id}
-        instances = list(Instance.objects.filter(**keys).order_by("started_at", "flow", "run_id"))
-        rows = [(row, decode_step(row.state)) for row in StepExecution.objects.filter(**keys)]
-        settled: dict[StepRef, list[Fact]] = {}
-        if any(state.settled is not None for _, state in rows):
-            for old in SettledFacts.objects.filter(**keys).order_by("place"):
-                settled.setdefault(_ref(old), []).extend(decode_facts(old.facts))
         meaning = catalog.current(project_id)
+        if correlation.event_count < _LONG:
+            return _read(correlation, meaning)
+        stamp = _stamp(correlation, meaning)
+        return _views.find_or(stamp, lambda: _read(correlation, meaning, stamp), lambda view: view.event_count)
+
+
+def _stamp(correlation: Correlation, meaning: catalog.ProjectMeaning) -> str:
+    """Another one whenever anything of what `_read` reads has changed."""
+    parts: list[object] = [correlation.id, meaning.revision, correlation.event_count]
+    parts += [correlation.first_event_at, correlation.last_event_at]
+    with connection.cursor() as cursor:
+        cursor.execute(_VERSIONS, [correlation.shard, correlation.id] * len(_TABLES))
+        parts += [part for row in cursor.fetchall() for part in row]
+    return " ".join(map(str, parts))
+
+
+def _read(correlation: Correlation, meaning: catalog.ProjectMeaning, stamp: str = "") -> CorrelationView:
+    keys = {"shard": correlation.shard, "correlation_uuid": correlation.id}
+    instances = list(Instance.objects.filter(**keys).order_by("started_at", "flow", "run_id"))
+    columns = StepExecution.objects.filter(**keys).values_list("instance_id", "step", "step_id", "state")
+    rows = [(_ref(one, step, step_id), decode_step(state)) for one, step, step_id, state in columns]
+    settled: dict[StepRef, list[Fact]] = {}
+    if any(state.settled is not None for _, state in rows):
+        for old in SettledFacts.objects.filter(**keys).order_by("place"):
+            settled.setdefault(_ref(old.instance_id, old.step, old.step_id), []).extend(decode_facts(old.facts))
     declared = {
         str(instance.id): meaning.definitions.of(instance.flow, instance.flow_version or None) for instance in instances
     }
@@ -46,21 +82,21 @@ def find_correlation(project_id: int, correlation_id: str) -> CorrelationView | 
         str(instance.id): meaning.definitions.learned(instance.flow, instance.flow_version) for instance in instances
     }
     entries = []
-    for row, state in rows:
-        ref = _ref(row)
+    for ref, state in rows:
         if ref[0] in declared:  # else the undeclared instance, hidden by declared ones
             facts = settled.get(ref, []) + state.facts
             known = _known(declared[ref[0]], ref)
             execution = execution_of(facts, known.service if known is not None else None)
             entries.append(Executed(ref, execution, state.given.is_owed))
     return CorrelationView(
-        project_id=project_id,
-        correlation_id=correlation_id,
+        project_id=correlation.project_id,
+        correlation_id=correlation.correlation_id,
         correlation_uuid=str(correlation.id),
         event_count=correlation.event_count,
         first_event_at=correlation.first_event_at,
         last_event_at=correlation.last_event_at,
         instances=view_instances(instances, declared, entries, learned),
+        stamp=stamp,
     )
 
 
@@ -93,8 +129,8 @@ def _known(flow: DeclaredFlow | None, ref: StepRef) -> DeclaredStep | None:
     return flow.steps.get(ref[1]) if flow is not None else None
 
 
-def _ref(row: StepExecution | SettledFacts) -> StepRef:
-    return (str(row.instance_id), row.step, row.step_id)
+def _ref(instance_id: UUID, step: str, step_id: str) -> StepRef:
+    return (str(instance_id), step, step_id)
 
 
 class _Steps:

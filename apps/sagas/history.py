@@ -6,9 +6,6 @@ a sender stated is decoded.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,6 +20,7 @@ from apps.sagas import catalog
 from apps.sagas.events import EventKind, SagaEvent, TimeQuality
 from apps.sagas.interpretation import Meaning
 from apps.sagas.locking import shard_of
+from apps.sagas.remembered import Remembered
 
 _READ = """
 SELECT event_id, source, source_ref, type, occurred_at, received_at, sequence, attributes
@@ -49,12 +47,6 @@ class Told(NamedTuple):
         return (*self.event.order, self.event.source)
 
 
-#: Histories of so many events in all are remembered, for so many seconds: who scrubs asks for one again and again.
-_MOST_REMEMBERED, _SECONDS = 25_000, 60.0
-_remembered: OrderedDict[tuple[str, int, int], tuple[float, History]] = OrderedDict()
-_remembered_lock = threading.Lock()
-
-
 @dataclass(frozen=True, slots=True)
 class History:
     """All events of one correlation in order, and the meaning that they were read with. `event.data` is None."""
@@ -78,26 +70,21 @@ def read_history(project_id: int, correlation_id: str, correlation_uuid: str) ->
     return History(project_id, correlation_id, correlation_uuid, tuple(told), meaning)
 
 
+#: Histories of so many events in all are remembered, for so many seconds: who scrubs asks for one again and again.
+_MOST_REMEMBERED, _SECONDS = 60_000, 60.0
+_histories: Remembered[History] = Remembered(most=_MOST_REMEMBERED, seconds=_SECONDS)
+
+
 def recent_history(project_id: int, correlation_id: str, correlation_uuid: str, event_count: int) -> History:
     """The same, perhaps as it was read within the last minute, when there were just as many events.
 
     Raises ReadTooLongError.
     """
-    key = (correlation_uuid, event_count, catalog.current(project_id).revision)
-    now = time.monotonic()
-    with _remembered_lock:
-        found = _remembered.get(key)
-        if found is not None and now - found[0] < _SECONDS:
-            _remembered.move_to_end(key)
-            return found[1]
-    history = read_history(project_id, correlation_id, correlation_uuid)
-    with _remembered_lock:
-        _remembered[key] = (now, history)
-        for old in [each for each, (at, _) in _remembered.items() if now - at >= _SECONDS]:
-            del _remembered[old]
-        while sum(len(one.told) for _, one in _remembered.values()) > _MOST_REMEMBERED:
-            _remembered.popitem(last=False)
-    return history
+    return _histories.find_or(
+        (correlation_uuid, event_count, catalog.current(project_id).revision),
+        lambda: read_history(project_id, correlation_id, correlation_uuid),
+        lambda history: len(history.told),
+    )
 
 
 def _told(row: Sequence[Any], meaning: catalog.ProjectMeaning) -> Told:

@@ -85,3 +85,5 @@ class CorrelationView:
     first_event_at: Micros | None
     last_event_at: Micros | None
     instances: tuple[InstanceView, ...] = field(default_factory=tuple)
+    #: Of a long correlation: what it was read from. As long as it stays, so does all that follows from the view.
+    stamp: str = field(default="", compare=False)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from apps.sagas import causation, sequence
+from apps.sagas.events import SagaEvent
 from apps.sagas.history import Told
+from apps.sagas.interpretation import Meaning
+from apps.sagas.remembered import Remembered
 from apps.sagas.shapes import CorrelationView
 from apps.sagas.timeline.wording import visible
 from apps.web.correlation_address import Address
+
+_Found = TypeVar("_Found")
 
 #: Downloads of the sequence diagram: parameter `as`, media type, ending of the file's name.
 DOWNLOADS = {
@@ -22,6 +27,10 @@ DOWNLOADS = {
 }
 #: Events without any cause or effect that are named below the graph.
 _MOST_ALONE = 12
+#: What long correlations come to, so that a tab, a fold and an event of theirs are shown without reading all again.
+_MOST_REMEMBERED, _SECONDS = 60_000, 300.0
+_conversations: Remembered[sequence.Conversation] = Remembered(most=_MOST_REMEMBERED, seconds=_SECONDS)
+_graphs: Remembered[causation.Graph] = Remembered(most=_MOST_REMEMBERED, seconds=_SECONDS)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -39,10 +48,28 @@ def services_of(view: CorrelationView) -> dict[str, str]:
     return told | ended
 
 
+def _of_long(
+    remembered: Remembered[_Found],
+    view: CorrelationView,
+    known: Sequence[Told],
+    beside: Hashable,
+    make: Callable[[list[tuple[SagaEvent, Meaning]]], _Found],
+) -> _Found:
+    """What `make` finds in the events; of a long correlation perhaps as it was found before in the same ones."""
+
+    def find() -> _Found:
+        return make([(one.event, one.meaning) for one in known])
+
+    if not view.stamp or not known:
+        return find()
+    return remembered.find_or((view.stamp, len(known), known[-1].place, beside), find, lambda _: len(known))
+
+
 def sequence_context(view: CorrelationView, known: Sequence[Told], address: Address) -> dict[str, Any]:
     """Context of the sequence tab."""
-    told = [(one.event, one.meaning) for one in known]
-    conversation = sequence.read_messages(told, services_of(view))
+    conversation = _of_long(
+        _conversations, view, known, (), lambda told: sequence.read_messages(told, services_of(view))
+    )
     rows = sequence.fold(conversation.messages, opened=address.more, event_id=address.event_id or None)
     folds = [row for row in rows if isinstance(row, sequence.Fold)]
     return {
@@ -80,8 +107,12 @@ def causation_context(
     view: CorrelationView, known: Sequence[Told], address: Address, cycles: Collection[tuple[str, str]]
 ) -> dict[str, Any]:
     """Context of the causation tab. `cycles` are the events, as (source, id), that findings name as part of a cycle."""
-    told = [(one.event, one.meaning) for one in known]
-    graph = causation.read_graph(told, services_of(view), cycles)
+    proofs = frozenset(cycles)
+
+    def read(told: list[tuple[SagaEvent, Meaning]]) -> causation.Graph:
+        return causation.read_graph(told, services_of(view), proofs)
+
+    graph = _of_long(_graphs, view, known, proofs, read)
     event_id = address.event_id or None
     shown = causation.fold(graph, opened=address.more, event_id=event_id)
     folds = [one for one in shown.nodes if isinstance(one, causation.Folded)]

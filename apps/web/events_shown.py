@@ -267,6 +267,7 @@ class Inspected:
     title: str
     type: str
     step: StepView | None
+    #: As it is, not as it is shown.
     flow: str
     status: str
     error: str
@@ -303,7 +304,7 @@ def inspect(view: CorrelationView, address: Address) -> dict[str, Any]:
         title=visible(step.step if step else event.type, 100),
         type=visible(event.type, 160),
         step=step,
-        flow=visible(flow, 80),
+        flow=flow,
         status=(attempt.outcome or step.status) if step and attempt else "",
         error=visible(error, 2000),
         tries=_tries(step, event.id)[:50] if step else [],

@@ -11,6 +11,7 @@ from apps.lib.micros import Micros
 from apps.sagas.events import EventKind, SagaEvent
 from apps.sagas.history import History, Told, read_stated, recent_history
 from apps.sagas.past import By, Course, Moment, project
+from apps.sagas.remembered import Remembered
 from apps.sagas.sequence.messages import kind_of
 from apps.sagas.shapes import CorrelationView
 from apps.sagas.timeline.happenings import KINDS
@@ -18,6 +19,10 @@ from apps.sagas.timeline.wording import visible
 from apps.sagas.watermarks import Watermarks
 from apps.web.correlation_address import Address
 from apps.web.events_shown import event_page, event_page_of, inspect, latest_events, latest_of
+
+#: What long correlations say of themselves beside their steps, by the stamps of their views.
+_MOST_REMEMBERED, _SECONDS = 5_000, 300.0
+_stated: Remembered[list[tuple[SagaEvent, EventKind]]] = Remembered(most=_MOST_REMEMBERED, seconds=_SECONDS)
 
 
 @dataclass
@@ -53,7 +58,11 @@ class Look:
         """Signals, timers and dead letters; where there are more than `few` events, those that say so themselves."""
         view = self.view
         if self.moment is None and view.event_count > few:
-            return read_stated(view.project_id, view.correlation_id, view.correlation_uuid, KINDS)
+            return _stated.find_or(
+                view.stamp,
+                lambda: read_stated(view.project_id, view.correlation_id, view.correlation_uuid, KINDS),
+                lambda found: 1 + len(found),
+            )
         told = ((one.event, kind_of(one.event, one.meaning)) for one in self.known)
         return [(event, kind) for event, kind in told if kind in KINDS]
 

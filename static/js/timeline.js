@@ -274,14 +274,72 @@
     if (place) place.textContent = text;
   }
 
-  document.addEventListener("htmx:load", (event) => {
-    const block = event.detail.elt;
-    if (!jumpWanted || block.dataset?.block !== jumpWanted.block) return;
+  // Rows of a long saga come block by block, before they are scrolled to --------------------------------------------------
+
+  const AHEAD = 900;
+  const FETCHED_AT_ONCE = 2;
+  let near = null;
+  let fetching = 0;
+
+  function setUpBlocks(region) {
+    near?.disconnect();
+    const waits = region.querySelectorAll("[data-block].waiting");
+    if (!waits.length) return;
+    const wanted = new Set();
+    const next = () => {
+      // The newest wish first: who scrolls fast does not wait for what has passed.
+      const block = [...wanted].at(-1);
+      if (!block || fetching >= FETCHED_AT_ONCE) return;
+      wanted.delete(block);
+      fetching += 1;
+      fetchBlock(region, block).finally(() => {
+        fetching -= 1;
+        next();
+      });
+    };
+    near = new IntersectionObserver(
+      (entries) => {
+        for (const entry of entries) {
+          if (entry.isIntersecting) wanted.add(entry.target);
+          else wanted.delete(entry.target);
+        }
+        next();
+        next();
+      },
+      { root: region, rootMargin: `${AHEAD}px 0px` },
+    );
+    for (const block of waits) near.observe(block);
+  }
+
+  async function fetchBlock(region, waits) {
+    const headers = { "HX-Request": "true", "X-Project": document.body.dataset.project ?? "" };
+    try {
+      const answer = await fetch(region.dataset.blocks + waits.dataset.block, { headers });
+      if (!answer.ok) return;
+      const text = await answer.text();
+      // Parsed and laid out while nothing else is to do, not within a frame that scrolls.
+      await new Promise((done) => (window.requestIdleCallback ?? setTimeout)(done, { timeout: 200 }));
+      if (!waits.isConnected) return;
+      const holder = document.createElement("template");
+      holder.innerHTML = text;
+      const block = holder.content.querySelector("[data-block]");
+      if (!block) return;
+      near?.unobserve(waits);
+      waits.replaceWith(block);
+      region.dispatchEvent(new Event("scroll"));
+      jumpInto(block);
+    } catch {
+      // Its link stays where the rows would be.
+    }
+  }
+
+  function jumpInto(block) {
+    if (block.dataset.block !== jumpWanted?.block) return;
     const bars = [...block.querySelectorAll(`[data-outcome=${jumpWanted.what}]`)];
     const bar = jumpWanted.step < 0 ? bars.at(-1) : bars[0];
     jumpWanted = null;
     if (bar) focusBar(bar);
-  });
+  }
 
   // Keyboard ------------------------------------------------------------------------------------------------------------
 
@@ -446,15 +504,23 @@
 
   // Where a narrow screen does not reach: a row whose bars all lie beyond an edge shows there which way they lie -----------
 
+  function isFar(row, box) {
+    const { top, bottom } = row.getBoundingClientRect();
+    return bottom < box.top - 200 || top > Math.min(box.bottom, innerHeight) + 200;
+  }
+
   function setUpEdges(region) {
     let asked = false;
+    let wasNarrow = false;
     const look = () => {
       asked = false;
       const box = region.getBoundingClientRect();
       const label = region.querySelector(".lab")?.getBoundingClientRect().width ?? 0;
       const isWide = region.scrollWidth <= region.clientWidth + 1;
+      if (isWide && !wasNarrow) return;
+      wasNarrow = !isWide;
       for (const row of region.querySelectorAll(".tl-block .tl-row")) {
-        const bars = isWide ? [] : [...row.querySelectorAll(".plane a")].map((bar) => bar.getBoundingClientRect());
+        const bars = isWide || isFar(row, box) ? [] : [...row.querySelectorAll(".plane a")].map((bar) => bar.getBoundingClientRect());
         row.classList.toggle("off-left", bars.length > 0 && bars.every((bar) => bar.right < box.left + label));
         row.classList.toggle("off-right", bars.length > 0 && bars.every((bar) => bar.left > box.right));
       }
@@ -498,7 +564,10 @@
     if (brush) setUpBrush(brush);
     if (plane()) setUpPlane(plane());
     if (scroller() && (!hold || hold.isFresh)) firstLook(scroller());
-    if (scroller()) setUpEdges(scroller());
+    if (scroller()) {
+      setUpEdges(scroller());
+      setUpBlocks(scroller());
+    }
     showAxis();
   }
 

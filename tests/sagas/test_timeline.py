@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.lib.micros import DAY, HOUR, MINUTE, SECOND
-from apps.sagas.timeline import Options, Timeline, build, scale
+from apps.sagas.timeline import Options, Timeline, build, build_block, scale
 from apps.sagas.timeline.drawing import Row, Tie
 from apps.sagas.timeline.wording import clock, span, visible
 from tests.sagas.correlation_views import at, attempt, correlation, instance, step, undo_of
@@ -353,21 +353,28 @@ def long_saga(steps: int):
 
 def test_a_long_saga_draws_its_tail_first_and_says_what_is_loaded() -> None:
     timeline = build(long_saga(1000), at(1000))
-    assert [block.is_loaded for block in timeline.blocks] == [False] * 18 + [True] * 2
-    assert (timeline.row_count, timeline.loaded) == (1000, (901, 1000))
+    assert [block.is_loaded for block in timeline.blocks] == [False] * 37 + [True] * 3
+    assert (timeline.row_count, timeline.loaded) == (1000, (926, 1000))
     assert sum(block.height for block in timeline.blocks) == timeline.height
-    assert [(block.first, block.last) for block in timeline.blocks][:2] == [(1, 50), (51, 100)]
+    assert [(block.first, block.last) for block in timeline.blocks][:2] == [(1, 25), (26, 50)]
 
 
 def test_a_long_saga_opens_at_the_inspected_event() -> None:
     timeline = build(long_saga(1000), at(1000), Options(event_id="ev123"))
-    assert [block.number for block in timeline.blocks if block.is_loaded] == [2, 3]
+    assert [block.number for block in timeline.blocks if block.is_loaded] == [4, 5]
 
 
 def test_any_block_can_be_asked_for_and_nonsense_is_brought_into_range() -> None:
     view = long_saga(450)
     assert [b.number for b in build(view, at(450), Options(blocks=(1, 1))).blocks if b.is_loaded] == [1]
-    assert [b.number for b in build(view, at(450), Options(blocks=(99, -5))).blocks if b.is_loaded] == [8]
+    assert [b.number for b in build(view, at(450), Options(blocks=(99, -5))).blocks if b.is_loaded] == [17]
+
+
+def test_a_block_is_drawn_alone_as_it_is_drawn_with_all_others() -> None:
+    view = long_saga(450)
+    among_all = build(view, at(450), Options(blocks=(3, 3))).blocks[3]
+    assert build_block(view, at(450), Options(blocks=(3, 3))) == among_all
+    assert among_all.rows
 
 
 def test_five_thousand_steps_are_laid_out_well_within_the_page_budget() -> None:

@@ -10,10 +10,12 @@ import pytest
 from apps.lib import micros
 from apps.lib.micros import MINUTE, SECOND, Micros
 from apps.projects.models import Project, Source
+from apps.sagas.correlation_view import find_correlation
 from apps.sagas.events import EventKind as Kind
+from apps.sagas.models import Instance
 from apps.sagas.recording import record
 from tests.web.conftest import SignIn, Tell, event, text_of
-from tests.web.test_correlation_page import FRAGMENT, url, words
+from tests.web.test_correlation_page import FRAGMENT, part, url, words
 
 BEGIN: Micros = micros.now() // SECOND * SECOND - 20 * MINUTE
 
@@ -179,3 +181,49 @@ def test_the_timeline_marks_the_critical_path_and_counts_from_the_begin(undone: 
     response = sign_in("viewer").get(url("order-7", path=1, axis="relative"))
     assert "Critical path 3 steps" in words(response)
     assert "Since the begin" in words(response)
+
+
+def test_a_long_saga_is_never_shown_as_it_was_before(shop: Project, tell: Tell) -> None:
+    picks = [
+        (kind, "pick", n, {"step_id": str(n)}) for n in range(300) for kind in (Kind.STEP_STARTED, Kind.STEP_COMPLETED)
+    ]
+    tell("long", (Kind.SAGA_STARTED, None, 0, {}), *picks)
+    view = find_correlation(shop.pk, "long")
+    assert view is not None
+    assert find_correlation(shop.pk, "long") is view
+    tell("long", (Kind.STEP_FAILED, "pack", 400, {"error": "the box tore"}))
+    after = find_correlation(shop.pk, "long")
+    assert after is not None
+    assert after.stamp != view.stamp
+    assert [step.status for step in after.instances[0].steps if step.step == "pack"] == ["failed"]
+    Instance.objects.filter(correlation_id="long").update(finding_count=7)
+    assert find_correlation(shop.pk, "long").instances[0].instance.finding_count == 7
+
+
+def test_what_is_shown_can_be_asked_of_the_api_by_curl(trouble: None, sign_in: SignIn) -> None:
+    client = sign_in("viewer")
+    page = part(client.get(url("order-stuck")), '<pre class="code" id="curl"')
+    assert page.startswith("curl -G http")
+    assert "/api/v1/correlations/order-stuck \\" in page
+    assert '"Authorization: Bearer $SAGASCOPE_TOKEN"' in page
+    events = part(client.get(url("order-stuck", tab="sequence")), '<pre class="code" id="curl"')
+    assert "/api/v1/correlations/order-stuck/events" in events
+    letters = part(client.get(url("order-stuck", tab="letters")), '<pre class="code" id="curl"')
+    assert "--data-urlencode correlation_id=order-stuck" in letters
+
+
+def test_a_step_stands_beside_what_it_usually_takes(trouble: None, tell: Tell, sign_in: SignIn) -> None:
+    kinds = ((Kind.STEP_SCHEDULED, 0), (Kind.STEP_STARTED, 1), (Kind.STEP_COMPLETED, 3))
+    runs = [
+        (kind, "print-label", at, {"step_id": f"{n}", "id": f"{n}/{kind}"}) for n in range(40) for kind, at in kinds
+    ]
+    tell("usual", *runs)
+    tell(
+        "slow",
+        (Kind.STEP_SCHEDULED, "print-label", 0, {}),
+        (Kind.STEP_STARTED, "print-label", 1, {}),
+        (Kind.STEP_COMPLETED, "print-label", 21, {"id": "slow-end"}),
+    )
+    page = words(sign_in("viewer").get(url("slow", event="slow-end")))
+    assert re.search(r"queued 1(\.0+)? s p50 [\d.]+ m?s, p95 [\d.]+ m?s", page)
+    assert re.search(r"run 20(\.0+)? s (9\.\d|10\.\d)× the p95 p50 [12]\.\d+ s, p95 [12]\.\d+ s", page)

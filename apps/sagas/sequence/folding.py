@@ -64,11 +64,14 @@ def fold(
 def _kept(messages: Sequence[Message]) -> set[int]:
     seen: Counter[tuple] = Counter()
     kept: set[int] = set()
+    plain, quiet = Tone.PLAIN, (Style.COMMAND, Style.EVENT)
     for at, message in enumerate(messages):
         likeness = message.likeness
-        seen[likeness] += 1
-        is_telling = message.tone is not Tone.PLAIN or message.style not in (Style.COMMAND, Style.EVENT)
-        if seen[likeness] <= (_OF_EACH_BAD if is_telling else _OF_EACH):
+        seen[likeness] = count = seen[likeness] + 1
+        if count > _OF_EACH_BAD:
+            continue
+        is_telling = message.tone is not plain or message.style not in quiet
+        if count <= (_OF_EACH_BAD if is_telling else _OF_EACH):
             kept.add(at)
     tail = range(max(0, len(messages) - _TAIL), len(messages))
     if len(kept) > _MOST:

@@ -1,8 +1,8 @@
 """From a correlation to what its page draws: rows, bars, axis, folds, ghosts, connectors. Pure.
 
-`build(view, now, options)` is all that others call. Laying out is cheap for every row; only the rows of the blocks
-asked for are drawn, the last ones unless told otherwise, so that a saga of 10,000 events costs hardly more than a
-small one.
+`build(view, now, options)` is what others call, and `build_block` for more of its rows. Laying out is cheap for every
+row; only the rows of the blocks asked for are drawn, the last ones unless told otherwise, so that a saga of 10,000
+events costs hardly more than a small one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from apps.sagas.timeline.wording import clock, day, reason, span, visible
 
 #: Up to this many rows everything is drawn at once; the rest comes in blocks.
 _ALL_AT_ONCE = 150
-_LAST_BLOCKS = 2
+_LAST_BLOCKS = 3
 _LEFT, _RIGHT_OPEN, _RIGHT_ENDED = 0.8, 93.8, 95.5
 _MOST_PENDING = 3
 #: Pixels of one percent on the narrowest plane, and of half the chip of now.
@@ -90,27 +90,12 @@ def build(
     """
     options = options or Options()
     watermarks = watermarks or {}
-    lanes = lay_out(view, shut=options.shut)
-    bounds = _bounds(view, now, options)
-    time = _scale(view, bounds, options)
-    now_x = time.at(now) if bounds.is_open and bounds.window[0] <= now <= bounds.window[1] else None
-    ties_at: dict[int, str] = {}
-    for number, (done, undo) in enumerate(lanes.undoes):
-        for place in (done, undo):
-            ties_at[place] = f"{ties_at[place]} t{number}" if place in ties_at else f"t{number}"
-    context = rows.Context(
-        scale=time,
-        now=now,
-        watermarks=watermarks,
-        selected=options.event_id,
-        lanes=lanes,
-        ties_at=ties_at,
-        now_x=now_x,
-        usual=usual or {},
-        critical=frozenset(critical_path(view, now)) if options.shows_path else frozenset(),
-    )
+    bounds, context = _ground(view, now, options, watermarks, usual or {})
+    lanes, time, now_x = context.lanes, context.scale, context.now_x
     first, last = _blocks_to_draw(lanes, options)
-    blocks = tuple(_block(number, first <= number <= last, context) for number in range(_block_count(lanes)))
+    blocks = tuple(
+        _block(number, is_loaded=first <= number <= last, context=context) for number in range(_block_count(lanes))
+    )
     drawn = (first * BLOCK_ROWS, min(len(lanes.lanes), (last + 1) * BLOCK_ROWS) - 1)
     pending, more = _pending(view, context)
     deadline = _flow_deadline(view, bounds)
@@ -148,6 +133,48 @@ def build(
         happenings=draw_happenings(find_happenings(told, now), time),
         critical=len(context.critical),
         loaded=(drawn[0] + 1, drawn[1] + 1),
+    )
+
+
+def build_block(
+    view: CorrelationView,
+    now: Micros,
+    options: Options,
+    *,
+    watermarks: Mapping[int, Micros] | None = None,
+    usual: Mapping[tuple[str, str], tuple[Micros, Micros]] | None = None,
+) -> Block:
+    """The first of the blocks that `options` asks for, as `build` draws it, without all that stands around it."""
+    _, context = _ground(view, now, options, watermarks or {}, usual or {})
+    number, _ = _blocks_to_draw(context.lanes, options)
+    return _block(number, is_loaded=True, context=context)
+
+
+def _ground(
+    view: CorrelationView,
+    now: Micros,
+    options: Options,
+    watermarks: Mapping[int, Micros],
+    usual: Mapping[tuple[str, str], tuple[Micros, Micros]],
+) -> tuple[_Bounds, rows.Context]:
+    """What every row is drawn on."""
+    lanes = lay_out(view, shut=options.shut)
+    bounds = _bounds(view, now, options)
+    time = _scale(view, bounds, options)
+    ties_at: dict[int, str] = {}
+    for number, (done, undo) in enumerate(lanes.undoes):
+        for place in (done, undo):
+            ties_at[place] = f"{ties_at[place]} t{number}" if place in ties_at else f"t{number}"
+    return bounds, rows.Context(
+        scale=time,
+        now=now,
+        watermarks=watermarks,
+        selected=options.event_id,
+        lanes=lanes,
+        ties_at=ties_at,
+        now_x=time.at(now) if bounds.is_open and bounds.window[0] <= now <= bounds.window[1] else None,
+        usual=usual,
+        critical=frozenset(critical_path(view, now)) if options.shows_path else frozenset(),
     )
 
 
@@ -227,7 +254,7 @@ def _blocks_to_draw(lanes: Lanes, options: Options) -> tuple[int, int]:
     return max(0, count - _LAST_BLOCKS), count - 1
 
 
-def _block(number: int, is_loaded: bool, context: rows.Context) -> Block:
+def _block(number: int, *, is_loaded: bool, context: rows.Context) -> Block:
     first = number * BLOCK_ROWS
     lanes = context.lanes.lanes[first : first + BLOCK_ROWS]
     return Block(

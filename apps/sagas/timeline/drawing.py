@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 #: Heights in pixels: a row, a row with a second line, the axis of the undo lanes.
 ROW, TALL, UNDO_AXIS = 28, 46, 34
-#: Rows that are fetched and drawn together.
-BLOCK_ROWS = 50
+#: Rows that are fetched and drawn together; a timeline of more than so many has a height of its own and scrolls in it.
+BLOCK_ROWS, LONG = 25, 100
 
 
 def percent(x: float) -> str:
@@ -298,3 +298,8 @@ class Timeline:
     def has_more(self) -> bool:
         """True when some rows are not loaded."""
         return any(not block.is_loaded for block in self.blocks)
+
+    @property
+    def is_long(self) -> bool:
+        """True when it scrolls in a region of its own."""
+        return self.row_count > LONG

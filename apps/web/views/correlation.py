@@ -6,12 +6,12 @@ the blocks of rows that a long saga loads while it is scrolled are the same view
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
@@ -20,21 +20,22 @@ from django.views.decorators.http import require_safe
 
 from apps.dlq.queries import count_of_saga
 from apps.lib import micros
-from apps.lib.micros import DAY, MINUTE, SECOND, Micros
-from apps.sagas import finding_queries, histogram, queries
+from apps.lib.micros import Micros
+from apps.sagas import finding_queries, queries
 from apps.sagas.correlation_json import correlation_json
 from apps.sagas.correlation_view import find_correlation
 from apps.sagas.findings.codes import FindingCode
-from apps.sagas.flow_series import Slots, flow_series
 from apps.sagas.history import recent_history
 from apps.sagas.locking import shard_of
 from apps.sagas.past import find_key
 from apps.sagas.shapes import CorrelationView, InstanceView
-from apps.sagas.story import Against, against_usual, is_stuck, sum_up, tell, worst_first
-from apps.sagas.timeline import Timeline, build
+from apps.sagas.story import is_stuck, sum_up, tell, worst_first
+from apps.sagas.timeline import Timeline, build, build_block
+from apps.sagas.timeline.drawing import Block
 from apps.sagas.timeline.wording import visible
 from apps.web import json_text
 from apps.web.access import project_view
+from apps.web.as_curl import as_curl
 from apps.web.comparison_shown import comparison_context
 from apps.web.correlation_address import TABS, Address, read_address
 from apps.web.diagrams_shown import DOWNLOADS, causation_context, download, sequence_context
@@ -42,6 +43,7 @@ from apps.web.findings_shown import lines
 from apps.web.letters_shown import letters_of_saga
 from apps.web.look import Look, past_look
 from apps.web.past_shown import read_by, read_moment, scrubber, step_link
+from apps.web.usual_shown import against_usual_flow, beside_usual, usual_runs
 
 _LATEST = 4
 #: Tabs on which an event is inspected beside the diagram that it was chosen in.
@@ -50,9 +52,8 @@ DIAGRAM_TABS = ("sequence", "causation", "compare")
 _RULED = 2_000
 #: How much a press on + or - changes, and how far the window moves.
 _ZOOM, _PAN = 1.6, 0.25
-#: Window over which a step's usual run is taken, and how many runs make it worth showing.
-_USUAL_WINDOW, _USUAL_RUNS = DAY, 20
-_MOST_FLOWS_COMPARED = 3
+#: The JSON of a correlation is shown up to so many characters; the API answers all of it.
+_MOST_JSON = 200_000
 
 
 @require_safe
@@ -80,15 +81,16 @@ def show(request: HttpRequest, correlation_id: str) -> HttpResponse:
         + "event=",
     }
     if request.htmx and request.GET.get("block"):  # type: ignore[attr-defined]
-        timeline = build(view, now, address.options, watermarks=marks, usual=_usual(view, now))
-        context |= _timeline_links(timeline, address) | {"block": _asked_block(timeline)}
+        block = build_block(view, now, address.options, watermarks=marks, usual=usual_runs(view, now))
+        context |= _block_links((block,), address) | {"block": block}
         return render(request, "web/_correlation_block.html", context)
-    context |= _heading(view, now, marks) | look.inspected(address) | _links(address)
+    context |= _heading(view, now, marks) | _inspected(look, address) | _links(address)
     context["letter_count"] = count_of_saga(project_id, correlation_id)
     if not getattr(request, "shown_at", ""):
         is_small = view.event_count <= _RULED
         history = look.history if look.moment is not None or is_small else None
         context["scrubber"] = scrubber(address, history, view.event_count, look.moment, now)
+        context["curl"] = as_curl(view, address)
     context |= _tab(look, address)
     if address.tab == "sequence" and request.GET.get("as") in DOWNLOADS:
         return download(request, request.GET["as"], context)
@@ -102,8 +104,8 @@ def _tab(look: Look, address: Address) -> dict[str, Any]:
     marks = look.watermarks.behind
     match address.tab:
         case "timeline":
-            usual = _usual(view, now)
-            timeline = build(view, now, address.options, watermarks=marks, usual=usual, told=look.beside_steps(_RULED))
+            usual, told = usual_runs(view, now), look.beside_steps(_RULED)
+            timeline = build(view, now, address.options, watermarks=marks, usual=usual, told=told)
             return {
                 "timeline": timeline,
                 "latest": look.latest(address, _LATEST),
@@ -123,7 +125,7 @@ def _tab(look: Look, address: Address) -> dict[str, Any]:
         case "letters":
             return {"letters": letters_of_saga(view.project_id, view.correlation_id)}
         case _:
-            return {"document": json_text.pieces(_document(correlation_json(view, look.watermarks)))}
+            return _document(correlation_json(view, look.watermarks))
 
 
 def _look(project_id: int, correlation_id: str, address: Address) -> Look | None:
@@ -153,49 +155,29 @@ def _cycles(view: CorrelationView) -> set[tuple[str, str]]:
     }
 
 
-def _document(answer: Mapping[str, Any]) -> str:
-    return json.dumps(answer, ensure_ascii=False, indent=2)
+def _document(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Context of the JSON tab. What is very long is cut at the end of a line, and says so."""
+    whole = msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
+    shown = whole
+    if len(whole) > _MOST_JSON:
+        shown = whole[: whole.rindex("\n", 0, _MOST_JSON)]
+    return {"document": json_text.pieces(shown), "shown_size": len(shown), "whole_size": len(whole)}
+
+
+def _inspected(look: Look, address: Address) -> dict[str, Any]:
+    """Context of the inspector, with what its step usually takes."""
+    context = look.inspected(address)
+    one = context["inspected"]
+    if one is not None and one.step is not None:
+        context["beside_usual"] = beside_usual(look.view, one.flow, one.step, look.now)
+    return context
 
 
 def _key(view: CorrelationView) -> tuple[int, str]:
     return shard_of(view.project_id, view.correlation_id), view.correlation_uuid
 
 
-def _asked_block(timeline: Timeline) -> Any:
-    return next(block for block in timeline.blocks if block.is_loaded)
-
-
-def _usual(view: CorrelationView, now: Micros) -> dict[tuple[str, str], tuple[Micros, Micros]]:
-    """(flow, step) to p50 and p95 of its runs of the last day; nothing when that takes too long to find."""
-    usual = {}
-    flows = list(dict.fromkeys(one.instance.flow for one in view.instances))[:_MOST_FLOWS_COMPARED]
-    try:
-        for flow in flows:
-            for step in queries.step_latency(view.project_id, flow, since=now - _USUAL_WINDOW, until=now + SECOND):
-                if step.run.count >= _USUAL_RUNS and step.run.p50 is not None and step.run.p95 is not None:
-                    usual[flow, step.step] = (round(step.run.p50 * SECOND), round(step.run.p95 * SECOND))
-    except queries.ReadTooLongError:
-        return {}
-    return usual
-
-
 # The header
-
-
-def _against_usual(view: CorrelationView, one: InstanceView, now: Micros) -> Against | None:
-    """How long this instance took against those of its flow that ended within a day; None where too few did."""
-    row = one.instance
-    width = _USUAL_WINDOW // MINUTE
-    try:
-        series = flow_series(view.project_id, [row.flow], Slots(now // MINUTE - width + 1, width, 1))[row.flow]
-    except queries.ReadTooLongError:
-        return None
-    known = series.runs.get(0, {})
-    p50, p95 = histogram.quantile(known, 0.5), histogram.quantile(known, 0.95)
-    if p50 is None or p95 is None or sum(known.values()) < _USUAL_RUNS:
-        return None
-    took = (row.ended_at if row.ended_at is not None else now) - row.started_at
-    return against_usual(max(0, took), round(p50), round(p95), sum(known.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +209,7 @@ def _heading(view: CorrelationView, now: Micros, marks: Mapping[int, Micros]) ->
         "next_deadline": None if stuck else min((at for at in due if at is not None), default=None),
         "story": tell(view, now, watermarks=marks),
         "sums": sum_up(view, now),
-        "against": _against_usual(view, worst, now) if worst is not None else None,
+        "against": against_usual_flow(view, worst, now) if worst is not None else None,
         "attributes": _attributes(view),
         "finding_count": finding_queries.count_open_of(*_key(view)),
         "dead_letters": sum(one.instance.dead_letter_count for one in view.instances),
@@ -289,9 +271,16 @@ def _timeline_links(timeline: Timeline, address: Address) -> dict[str, Any]:
         "earlier_link": address.with_(**_around(timeline, (start + end) // 2 - round(length * _PAN), length)),
         "later_link": address.with_(**_around(timeline, (start + end) // 2 + round(length * _PAN), length)),
         "fold_links": {chip.key: address.with_(open=_toggled(address, chip.key)) for chip in timeline.chips},
-        "shut_links": _shut_links(timeline, address),
         "breaks": " ".join(f"{moment}:{place:.3f}" for moment, place in timeline.breaks),
+        **_block_links(timeline.blocks, address),
+    }
+
+
+def _block_links(blocks: Iterable[Block], address: Address) -> dict[str, Any]:
+    heads = [row.instance_id for block in blocks for row in block.rows if row.instance_id]
+    return {
         "rows_prefix": address.prefix(rows=None),
+        "shut_links": {one: address.with_(shut=",".join(sorted(set(address.options.shut) ^ {one}))) for one in heads},
     }
 
 
@@ -319,8 +308,3 @@ def _around(timeline: Timeline, centre: Micros, length: int) -> dict[str, int | 
 
 def _toggled(address: Address, key: Micros) -> str:
     return ",".join(str(one) for one in sorted(set(address.options.opened) ^ {key}))
-
-
-def _shut_links(timeline: Timeline, address: Address) -> dict[str, str]:
-    heads = [row.instance_id for block in timeline.blocks for row in block.rows if row.instance_id]
-    return {one: address.with_(shut=",".join(sorted(set(address.options.shut) ^ {one}))) for one in heads}
