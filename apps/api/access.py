@@ -32,6 +32,8 @@ class Caller:
     project_id: int
     user_name: str = ""
     token_id: int | None = None
+    #: Of somebody who signed in; tokens have scopes instead.
+    role: str = ""
 
     @property
     def name(self) -> str:
@@ -86,7 +88,7 @@ class MemberSession(APIKeyCookie):
         project_id, role = _chosen(request, user)
         if self.scope == Scope.OPERATE and role not in _OPERATORS:
             raise ProblemError(403, "Viewers cannot change anything.", code="missing_role")
-        return Caller(project_id, user_name=user.get_username())
+        return Caller(project_id, user_name=user.get_username(), role=role)
 
     def authenticate(self, request: HttpRequest, key: str | None) -> Any | None:
         """Not used: see `__call__`."""
@@ -119,4 +121,15 @@ OPERATE = [BearerToken(Scope.OPERATE.value), MemberSession(Scope.OPERATE.value)]
 def caller_of(request: HttpRequest) -> Caller:
     """Who called, on a route that names READ or OPERATE."""
     caller: Caller = request.auth  # type: ignore[attr-defined]
+    return caller
+
+
+def administrator_of(request: HttpRequest) -> Caller:
+    """Who called, on a route that names OPERATE and changes what pages let only admins change. Raises ProblemError.
+
+    A token with the scope `operate` may: an admin made it.
+    """
+    caller = caller_of(request)
+    if caller.token_id is None and caller.role != Role.ADMIN:
+        raise ProblemError(403, "Only admins of the project can change this.", code="missing_role")
     return caller

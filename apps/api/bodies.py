@@ -1,4 +1,4 @@
-"""Bodies of requests that change something: JSON of a known shape, nothing else."""
+"""Requests that change something: bodies are JSON of a known shape and nothing else, ids are numbers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from typing import TypeVar
 import msgspec
 from django.http import HttpRequest
 
-from apps.api.problems import ProblemError, body_limit
+from apps.api.problems import ProblemError, body_limit, not_found
 
 T = TypeVar("T")
+
+_MOST_ID = 2**63 - 1
+
+
+def row_number(text: str, what: str) -> int:
+    """The id in an address; whatever is no number names nothing. Raises ProblemError."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) <= _MOST_ID):
+        raise not_found(what)
+    return int(text)
 
 
 def read_body(request: HttpRequest, kind: type[T]) -> T:

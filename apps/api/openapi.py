@@ -12,6 +12,7 @@ from django.conf import settings
 from ninja import NinjaAPI
 from ninja.openapi.schema import OpenAPISchema
 
+from apps.api.alert_openapi import describe_alerts
 from apps.api.ingest_openapi import describe_pushes
 from apps.api.problems import MEDIA_TYPE
 from apps.api.schemas import IngestCounts, Problem
@@ -71,6 +72,7 @@ class OpenAPIDocument(OpenAPISchema):
         _describe_flows(paths[f"{root}/flows/{{name}}"])
         _describe_incidents(paths, f"{root}/incidents/{{number}}")
         _describe_silences(paths, root)
+        describe_alerts(paths, schemas, root)
         _describe_export(paths, root)
         _describe_contracts(paths, root)
         paths[f"{root}/dead-letters/redrive"]["post"]["requestBody"] = _redrive_order()

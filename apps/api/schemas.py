@@ -269,25 +269,6 @@ class CauseOut(Schema):
     incident: int | None
 
 
-class RuleOut(Schema):
-    """What opens incidents."""
-
-    name: str
-    condition: str
-    query: str
-    parameters: dict[str, float | str]
-    group_by: list[str]
-    pending_seconds: float
-    cooldown_seconds: float
-    severity: str
-    receivers: list[str]
-    owner: str | None
-    runbook_url: str | None
-    built_in: bool
-    enabled: bool
-    dry_run: bool
-
-
 class SilenceOut(Schema):
     """From when until when no message is sent, and about what."""
 

@@ -1,4 +1,4 @@
-"""Routes of what opens incidents and what holds messages back: rules, silences, maintenance windows."""
+"""Routes of what holds messages back: silences and maintenance windows."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
 from apps.alerts import maintenance, silences
-from apps.alerts import queries as alert_queries
 from apps.alerts.maintenance import WindowDraft, WindowError
 from apps.alerts.models import MaintenanceWindow, Rule, Silence
 from apps.api import shapes
 from apps.api.access import OPERATE, READ, caller_of
-from apps.api.bodies import read_body
+from apps.api.bodies import read_body, row_number
 from apps.api.parameters import only
 from apps.api.problems import ProblemError, not_found
-from apps.api.schemas import MaintenanceWindowOut, Paged, RuleOut, SilenceOut, errors
+from apps.api.schemas import MaintenanceWindowOut, Paged, SilenceOut, errors
 from apps.lib import micros
 from apps.lib.micros import Micros
 from apps.sagas.correlation_json import time
 
 router = Router(tags=["Silences"])
 
-_MOST_ID = 2**63 - 1
 _Text = Annotated[str, msgspec.Meta(max_length=2000)]
 
 
@@ -52,13 +50,6 @@ class NewWindow(msgspec.Struct, forbid_unknown_fields=True):
     starts: str = ""
     rule: str | None = None
     query: _Text = ""
-
-
-@router.get("/rules", response={200: Paged[RuleOut], **errors()}, auth=READ)
-def list_rules(request: HttpRequest) -> HttpResponse:
-    """What opens incidents, built-in rules first."""
-    only(request)
-    return shapes.page([_rule_json(rule) for rule in alert_queries.list_rules(caller_of(request).project_id)])
 
 
 @router.get("/silences", response={200: Paged[SilenceOut], **errors()}, auth=READ)
@@ -95,7 +86,7 @@ def add_silence(request: HttpRequest) -> HttpResponse:
 def end_silence(request: HttpRequest, number: str) -> HttpResponse:
     """End a silence now; one that has not begun is forgotten. What waited for it is sent."""
     only(request)
-    found = Silence.objects.filter(project_id=caller_of(request).project_id, pk=_id(number, "silence")).first()
+    found = Silence.objects.filter(project_id=caller_of(request).project_id, pk=row_number(number, "silence")).first()
     if found is None:
         raise not_found("silence")
     silences.lift(found, micros.now())
@@ -143,30 +134,11 @@ def delete_maintenance_window(request: HttpRequest, number: str) -> HttpResponse
     """Call a maintenance window off."""
     only(request)
     project_id = caller_of(request).project_id
-    found = MaintenanceWindow.objects.filter(project_id=project_id, pk=_id(number, "maintenance window")).first()
+    found = MaintenanceWindow.objects.filter(project_id=project_id, pk=row_number(number, "maintenance window")).first()
     if found is None:
         raise not_found("maintenance window")
     maintenance.delete_window(found, micros.now())
     return HttpResponse(status=204, headers={"Cache-Control": "no-store"})
-
-
-def _rule_json(rule: Rule) -> dict[str, Any]:
-    return {
-        "name": rule.name,
-        "condition": rule.condition,
-        "query": rule.query,
-        "parameters": rule.parameters or {},
-        "group_by": list(rule.group_by or ()),
-        "pending_seconds": rule.pending_us / micros.SECOND,
-        "cooldown_seconds": rule.cooldown_us / micros.SECOND,
-        "severity": rule.severity,
-        "receivers": [receiver.name for receiver in rule.receivers.all()],
-        "owner": rule.owner or None,
-        "runbook_url": rule.runbook_url or None,
-        "built_in": rule.is_built_in,
-        "enabled": rule.is_enabled,
-        "dry_run": rule.is_dry_run,
-    }
 
 
 def _silence_json(silence: Silence, now: Micros) -> dict[str, Any]:
@@ -227,9 +199,3 @@ def _moment(at: datetime, name: str) -> Micros:
     if at.tzinfo is None:
         raise ProblemError(422, f"{name} needs a time zone, as in 2026-11-19T14:30:00Z.")
     return micros.from_datetime(at)
-
-
-def _id(text: str, what: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) <= _MOST_ID):
-        raise not_found(what)
-    return int(text)

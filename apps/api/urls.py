@@ -19,6 +19,8 @@ from apps.api import (
     incidents,
     problems,
     reading,
+    receivers,
+    rules,
     silences,
 )
 from apps.api.openapi import OpenAPIDocument
@@ -48,6 +50,8 @@ api.add_router("", reading.router)
 api.add_router("", flows.router)
 api.add_router("", flow_variants.router)
 api.add_router("", incidents.router)
+api.add_router("", rules.router)
+api.add_router("", receivers.router)
 api.add_router("", silences.router)
 api.add_router("", dead_letters.router)
 api.add_router("", findings.router)
