@@ -1,0 +1,131 @@
+"""What must hold when a fault has healed and the queue has drained: C1 to C10."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.management import call_command
+from django.db.models import Sum
+
+from apps.ingest.models import RejectedEvent
+from apps.projects.models import Project, Source
+from apps.sagas.correlation_view import find_correlation
+from apps.sagas.models import Correlation, Event, SourceTally
+from tests.faults.ledger import Ledger
+from tests.faults.story import expected
+from tests.sagas.stored import projections
+
+
+@dataclass
+class Verdict:
+    """The findings of one fault's run: empty lists are good news."""
+
+    wrong: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def hold(self, check: str, holds: bool, said: object = "") -> None:
+        """Note a check that does not hold."""
+        if not holds:
+            self.wrong.append(f"{check}: {said}")
+
+
+def judge(project: Project, source: Source, ledger: Ledger, verdict: Verdict, *, is_calm: bool = True) -> None:
+    """C1 to C6 and C10 for what one ledger sent to one source. `is_calm`: nothing else was sent to the project."""
+    ids = list(Event.objects.filter(source_ref=source.pk).values_list("event_id", flat=True))
+    stored = set(ids)
+    verdict.hold("C1 lost", not ledger.acknowledged - stored, sorted(ledger.acknowledged - stored)[:5])
+    verdict.hold("C2 unexpected", not stored - ledger.attempted.keys(), sorted(stored - ledger.attempted.keys())[:5])
+    verdict.hold("C3 doubled", len(ids) == len(stored), len(ids) - len(stored))
+    verdict.hold("acknowledged in the end", ledger.attempted.keys() == ledger.acknowledged, len(ledger.attempted))
+
+    before = _projected(project)
+    call_command("rebuild", project=project.slug, stdout=io.StringIO(), stderr=io.StringIO())
+    after = _projected(project)
+    if is_calm:
+        verdict.hold("C4 rebuild differs", digest(before) == digest(after), difference(before, after))
+    _ask_oracle(project, ledger, verdict)
+
+    verdict.hold("C6 stale", _p99(ledger.staleness) <= 10, _p99(ledger.staleness))
+    verdict.hold("C9 internal errors", not ledger.statuses[500] + ledger.read_statuses[500], "HTTP 500 was answered")
+    verdict.hold("503 without Retry-After", not ledger.without_retry_after, ledger.without_retry_after)
+    verdict.hold("the sender complains", not ledger.complaints, ledger.complaints[:3])
+
+    tally = SourceTally.objects.filter(source=source).aggregate(Sum("accepted"), Sum("duplicates"))
+    verdict.hold("C10 accepted", tally["accepted__sum"] == len(ids), f"{tally} for {len(ids)} stored")
+    verdict.hold("C10 answers", (tally["duplicates__sum"] or 0) >= ledger.counted["duplicates"], tally)
+    verdict.hold("C10 rejected", not RejectedEvent.objects.filter(source=source).exists(), "something was rejected")
+    verdict.figures |= {
+        "acked": len(ledger.acknowledged),
+        "unknown": sum(count for status, count in ledger.statuses.items() if not 200 <= status < 300),
+        "duplicates": ledger.counted["duplicates"],
+        "stale p99": round(_p99(ledger.staleness), 2),
+    }
+
+
+def _projected(project: Project) -> dict[str, Any]:
+    """All projections, but for the number of findings: a worker judges those in its own time, also meanwhile."""
+    found = projections(project.pk)
+    for row in found["instances"].values():
+        row.pop("finding_count", None)
+    return found
+
+
+def _ask_oracle(project: Project, ledger: Ledger, verdict: Verdict) -> None:
+    """C5: every saga as the oracle has it."""
+    by_saga: dict[str, list[dict[str, Any]]] = {}
+    for event in ledger.attempted.values():
+        by_saga.setdefault(event["correlationid"], []).append(event)
+    wrong = []
+    for correlation_id, events in by_saga.items():
+        view = find_correlation(project.pk, correlation_id)
+        want = expected(events)
+        if view is None:
+            wrong.append(f"{correlation_id} is not there")
+            continue
+        shown = view.instances[0]
+        steps = {step.step: (step.status, len(step.attempts)) for step in shown.steps}
+        found = (view.event_count, shown.instance.status, steps)
+        if found != (want.event_count, want.status, want.steps):
+            wrong.append(f"{correlation_id}: {found} is not {want}")
+    verdict.hold("C5 oracle", not wrong, f"{len(wrong)} of {len(by_saga)}: {wrong[:1]}")
+    verdict.figures["sagas"] = Correlation.objects.filter(project=project, correlation_id__in=by_saga).count()
+
+
+def digest(rows: dict[str, Any]) -> str:
+    """Equal for equal projections."""
+    return hashlib.sha256(_canonical(rows).encode()).hexdigest()
+
+
+def difference(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """The first things that two dumps of projections do not share."""
+    said = []
+    for name, rows in before.items():
+        if _canonical(rows) == _canonical(after[name]):
+            continue
+        if isinstance(rows, dict):
+            keys = [key for key in rows.keys() | after[name].keys() if rows.get(key) != after[name].get(key)]
+            for key in keys[:1]:
+                old, new = rows.get(key), after[name].get(key)
+                if isinstance(old, dict) and isinstance(new, dict):
+                    said.append(f"{name} {key}: " + str({k: (old[k], new[k]) for k in old if old[k] != new[k]})[:300])
+                else:
+                    said.append(f"{name} {key}: {old} / {new}"[:300])
+        else:
+            said.append(f"{name}: {len(rows)} / {len(after[name])}")
+    return "; ".join(said)
+
+
+def _canonical(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(sorted(f"{key!r}:{_canonical(each)}" for key, each in value.items())) + "}"
+    if isinstance(value, (list, tuple)):
+        return json.dumps([_canonical(each) for each in value])
+    return repr(value)
+
+
+def _p99(values: list[float]) -> float:
+    return sorted(values)[int(len(values) * 0.99)] if values else 0.0

@@ -1,0 +1,32 @@
+"""schemathesis over the whole OpenAPI document with all checks on: what is promised is answered, whatever is sent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apps.projects.tokens import create_token
+from tests.ingest.conftest import WebDoor
+
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+
+#: Examples per operation: SCHEMATHESIS_EXAMPLES=5000 by night.
+EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "100")
+SEED = os.environ.get("SCHEMATHESIS_SEED", "20261121")
+
+
+def test_every_operation_keeps_what_the_document_promises(web_door: WebDoor, tmp_path: Path) -> None:
+    token = create_token(web_door.project, ["ingest", "read", "operate"], source=web_door.source)
+    program = str(Path(sys.executable).with_name("schemathesis"))
+    command = [program, "run", f"{web_door.url}/api/v1/openapi.json", "--url", web_door.url]
+    command += ["--header", f"Authorization: Bearer {token}", "--checks", "all", "--max-examples", EXAMPLES]
+    command += ["--seed", SEED, "--request-timeout", "20", "--no-color", "--continue-on-failure"]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=3_000, check=False)
+
+    assert done.returncode == 0, done.stdout[-20_000:]
+    assert web_door.post(b"[]").status == 200
