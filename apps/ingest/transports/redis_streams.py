@@ -204,18 +204,20 @@ def message_of(stream: str, entry: str, fields: Mapping[bytes, bytes], server: s
     )
 
 
+def _looks_like_json(value: bytes) -> bool:
+    return value.removeprefix(b"\xef\xbb\xbf")[:1] in {b"{", b"["}
+
+
 def _split(fields: dict[str, bytes]) -> tuple[bytes, dict[str, Any]]:
     if watermill.is_stream_entry(fields):
         return watermill.read_stream_entry(fields)
     if len(fields) == 1:
         # One field: its value is the message, and what is no usual name is its key (Debezium Server writes so).
         [(name, value)] = fields.items()
-        if name in _BODIES or value[:1] in {b"{", b"["}:
+        if name in _BODIES or _looks_like_json(value):
             return value, {} if name in _BODIES else {"__key": name}
     for name in _BODIES:
-        if name in fields and (
-            len(fields) > 1 and (cloudevents_attributes(fields) or fields[name][:1] in {b"{", b"["})
-        ):
+        if name in fields and (len(fields) > 1 and (cloudevents_attributes(fields) or _looks_like_json(fields[name]))):
             return fields[name], {other: value for other, value in fields.items() if other != name}
     # Every field is a part of it; as headers they can also be looked for.
     plain = {name: value.decode(errors="replace") for name, value in fields.items()}
