@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from apps.lib.micros import Micros
 from apps.sagas.flow_map import FlowMap, MapEdge, MapNode
-from apps.web.layered_layout import Layout, Link, lay_out
+from apps.web.map_layout import Link, MapLayout, lay_out
 from apps.web.wording import duration_text, percent_text
 
 #: What a tooltip or a link of a node (step) or an edge (step>step) is made by.
@@ -113,7 +113,7 @@ def pictures(found: FlowMap, facts: dict[str, StepFacts], url_of: Linker) -> lis
 
 class _Drawing:
     def __init__(
-        self, found: FlowMap, facts: dict[str, StepFacts], url_of: Linker, layout: Layout, sizes: _Sizes
+        self, found: FlowMap, facts: dict[str, StepFacts], url_of: Linker, layout: MapLayout, sizes: _Sizes
     ) -> None:
         self.map, self.facts, self.url_of, self.layout, self.sizes = found, facts, url_of, layout, sizes
         self.corners = {name: self._corner(name) for name in layout.spots}

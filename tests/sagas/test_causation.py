@@ -129,13 +129,35 @@ def test_any_graph_can_be_drawn_and_every_event_is_accounted_for(causes: list[li
 @given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), max_size=40))
 def test_nodes_of_a_layer_never_touch_and_edges_point_down(drawn: list[tuple[int, int]]) -> None:
     edges = [(min(edge), max(edge)) for edge in drawn if edge[0] != edge[1]]
-    laid = layered.lay_out(list(range(16)), edges, dict.fromkeys(range(16), 100.0), 10)
+    links = [layered.Link(*edge) for edge in edges]
+    laid = layered.lay_out(list(range(16)), links, widths=dict.fromkeys(range(16), 100.0), gap=10)
     assert all(laid.places[begin][1] < laid.places[end][1] for begin, end in edges)
     for layer in range(laid.layers):
         row = sorted(x for x, at in laid.places.values() if at == layer)
         assert all(b - a >= 110 - 1e-6 for a, b in pairwise(row))
 
 
-def test_a_ring_is_no_layered_graph() -> None:
-    with pytest.raises(ValueError, match="ring"):
-        layered.lay_out([1, 2], [(1, 2), (2, 1)], {1: 10.0, 2: 10.0}, 5)
+def test_of_a_ring_the_lightest_edge_is_set_aside() -> None:
+    links = [
+        layered.Link("a", "b", 9),
+        layered.Link("b", "c", 8),
+        layered.Link("c", "a", 1),
+        layered.Link("b", "b", 99),
+    ]
+    laid = layered.lay_out(["c", "b", "a"], links)
+    assert [laid.places[key][1] for key in "abc"] == [0, 1, 2]
+    assert set(laid.bends) == {("a", "b"), ("b", "c")}
+
+
+def test_a_heavy_path_is_straight_and_parents_stand_in_the_middle_of_equal_children() -> None:
+    path = [
+        layered.Link("a", "b", 90),
+        layered.Link("b", "c", 80),
+        layered.Link("a", "x", 5),
+        layered.Link("x", "c", 5),
+    ]
+    laid = layered.lay_out(["a", "x", "b", "c"], path, firmness=4)
+    assert len({round(laid.places[key][0], 3) for key in "abc"}) == 1
+    tree = layered.lay_out(["p", "l", "r"], [layered.Link("p", "l"), layered.Link("p", "r")], gap=1)
+    assert laid.layers == 3
+    assert tree.places["p"][0] == pytest.approx((tree.places["l"][0] + tree.places["r"][0]) / 2)

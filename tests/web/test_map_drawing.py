@@ -9,8 +9,8 @@ import re
 import pytest
 
 from apps.sagas.flow_map import FlowMap, MapEdge, MapNode
-from apps.web.layered_layout import Link, lay_out
 from apps.web.map_drawing import StepFacts, pictures
+from apps.web.map_layout import Link, lay_out
 
 CHAIN = [Link("pay", "pack", 90), Link("pack", "ship", 80), Link("pack", "refund", 9), Link("pay", "ship", 5)]
 

@@ -12,6 +12,8 @@ from apps.sagas.causation.graph import Node
 from apps.sagas.timeline.wording import clock, full, span, visible
 
 WIDTH, HEIGHT, _GAP, _LAYER, _MARGIN = 196, 46, 18, 84, 24
+#: Room for an edge that passes a layer.
+_BEND = 14.0
 _FOLD_WIDTH = 210
 _CHARACTERS, _SMALL_CHARACTERS = 26, 31
 
@@ -77,7 +79,8 @@ def draw(shown: Shown, *, event_id: str | None = None) -> Picture:
         key: float(_FOLD_WIDTH if isinstance(one, Folded) else WIDTH)
         for key, one in zip(keys, shown.nodes, strict=True)
     }
-    laid = layered.lay_out(keys, shown.edges, widths, _GAP)
+    links = [layered.Link(cause, effect) for cause, effect in shown.edges]
+    laid = layered.lay_out(keys, links, widths=widths, gap=_GAP, bend_width=_BEND)
     boxes = {key: _box(key, one, laid.places[key], event_id) for key, one in zip(keys, shown.nodes, strict=True)}
     edges = [*_edges(shown, boxes, laid), *_ring_edges(shown, boxes)]
     return Picture(
