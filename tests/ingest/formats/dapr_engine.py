@@ -179,6 +179,9 @@ _WORKFLOWS: dict[str, Any] = {each.__name__: each for each in (order_saga, appro
 
 def _runtime(workflows: Any, port: int) -> Any:
     runtime = workflows.WorkflowRuntime(host="127.0.0.1", port=str(port))
+    for function in (*_WORKFLOWS.values(), *_ACTIVITIES):
+        # A runtime marks what was registered and refuses it from then on, also if that was another runtime's.
+        vars(function).clear()
     for workflow in _WORKFLOWS.values():
         runtime.register_workflow(workflow)
     for activity in _ACTIVITIES:
