@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 
 from django.conf import settings
 from django.db import DatabaseError
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
 from apps.ingest import asgi as ingest
 from apps.lib import replica
@@ -22,13 +22,17 @@ COOKIE = "written"
 _COOKIE_SECONDS = 60
 _READS = {"GET", "HEAD"}
 
+View = Callable[[HttpRequest], HttpResponseBase]
 
-def replica_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+
+def replica_middleware(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
     """Django middleware; costs nothing where no replica is configured."""
     if not replica.is_configured():
         return get_response
 
-    def answer(request: HttpRequest) -> HttpResponse:
+    def answer(request: HttpRequest) -> HttpResponseBase:
         if request.method not in _READS:
             response = get_response(request)
             if not ingest.serves(request.path):
@@ -39,8 +43,9 @@ def replica_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> C
         after = written_by(request)
         with replica.reading_from_replica(after):
             response = get_response(request)
-        if isinstance(response, StreamingHttpResponse) and response.is_async:
-            response.streaming_content = _from_replica(response.streaming_content, after)  # type: ignore[arg-type]
+        if isinstance(response, StreamingHttpResponse):
+            chunks = response.streaming_content
+            response.streaming_content = _from_replica(chunks, after) if isinstance(chunks, AsyncIterator) else chunks
         return response
 
     return answer
@@ -57,7 +62,7 @@ def written_by(request: HttpRequest) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
-def _remember(response: HttpResponse) -> None:
+def _remember(response: HttpResponseBase) -> None:
     try:
         position = replica.position()
     except DatabaseError:

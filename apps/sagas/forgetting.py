@@ -13,6 +13,7 @@ from uuid import UUID
 from django.db import connection
 
 from apps.lib.micros import Micros
+from apps.sagas.distribution import is_distributed
 
 if TYPE_CHECKING:
     from django.db.backends.utils import CursorWrapper
@@ -37,6 +38,17 @@ SELECT c.shard, c.id FROM correlation c JOIN unnest(%s::int[], %s::uuid[]) k(sha
 WHERE c.last_event_at IS NULL OR c.last_event_at < %s
 ORDER BY c.shard, c.project_id, c.correlation_id
 FOR UPDATE OF c
+"""
+
+#: Where the tables are distributed: the order first, then one after the other.
+_IN_ORDER = """
+SELECT c.shard, c.id, c.project_id, c.correlation_id
+FROM correlation c JOIN unnest(%s::int[], %s::uuid[]) k(shard, id) ON c.shard = k.shard AND c.id = k.id
+ORDER BY c.shard, c.project_id, c.correlation_id
+"""
+_LOCK_ONE = """
+SELECT shard, id FROM correlation WHERE shard = %s AND id = %s AND (last_event_at IS NULL OR last_event_at < %s)
+FOR UPDATE
 """
 
 _DELETE_ATTRIBUTES = """
@@ -80,8 +92,15 @@ def lock(
     cursor: CursorWrapper, keys: Iterable[tuple[int, UUID]], *, silent_since: Micros = _NEVER
 ) -> list[tuple[int, UUID]]:
     """Keep all writers off these correlations until the transaction ends; those that exist and were silent since."""
-    cursor.execute(_LOCK, [*_columns(sorted(keys)), silent_since])
-    return list(cursor.fetchall())
+    if not is_distributed():
+        cursor.execute(_LOCK, [*_columns(sorted(keys)), silent_since])
+        return list(cursor.fetchall())
+    cursor.execute(_IN_ORDER, _columns(sorted(keys)))
+    locked: list[tuple[int, UUID]] = []
+    for shard, uuid, *_ in cursor.fetchall():
+        cursor.execute(_LOCK_ONE, [shard, uuid, silent_since])
+        locked += cursor.fetchall()
+    return locked
 
 
 def _columns(keys: Sequence[tuple[int, UUID]]) -> list[list]:

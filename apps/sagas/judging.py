@@ -25,6 +25,7 @@ from apps.lib import failpoints
 from apps.lib.micros import SECOND, Micros
 from apps.projects.models import Project
 from apps.sagas import catalog, event_schemas, feed, finding_due
+from apps.sagas.distribution import is_distributed, rows_one_by_one
 from apps.sagas.events import SagaEvent
 from apps.sagas.finding_due import DueKey
 from apps.sagas.findings import OPEN, CorrelationFacts, Found, Policy, gather, judge
@@ -84,6 +85,8 @@ _LOCK_INSTANCES = """
 SELECT 1 FROM unnest(%s::int[], %s::uuid[]) k(shard, id) JOIN instance i ON i.shard = k.shard AND i.id = k.id
 ORDER BY i.shard, i.id FOR UPDATE OF i
 """
+#: The same for one, where the tables are distributed.
+_LOCK_INSTANCE = "SELECT 1 FROM instance WHERE shard = %s AND id = %s FOR UPDATE"
 _COUNT = """
 UPDATE instance i SET finding_count = k.finding_count
 FROM unnest(%s::int[], %s::uuid[], %s::int[]) k(shard, id, finding_count)
@@ -356,5 +359,8 @@ def _count(cursor: psycopg.Cursor, keys: list[list], counts: Counter[tuple[int, 
     wrong = sorted((*key, counts[key]) for key, count in stored.items() if count != counts[key])
     if wrong:
         columns = _columns(wrong)
-        cursor.execute(_LOCK_INSTANCES, columns[:2])
+        if is_distributed():
+            list(rows_one_by_one(cursor, _LOCK_INSTANCE, [key[:2] for key in wrong]))
+        else:
+            cursor.execute(_LOCK_INSTANCES, columns[:2])
         cursor.execute(_COUNT, columns)

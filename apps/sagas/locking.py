@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import psycopg
 
 from apps.sagas import statements
+from apps.sagas.distribution import is_distributed, rows_one_by_one
 from apps.sagas.merging import Workspace
 from apps.sagas.partitions import new_correlation_uuid
 
@@ -81,9 +82,13 @@ def _without(keys: list[_Key], works: list[Workspace]) -> list[_Key]:
 def _lock(cursor: psycopg.Cursor, keys: list[_Key]) -> list[Workspace]:
     if not keys:
         return []
-    columns = [list(column) for column in zip(*keys, strict=True)]
-    cursor.execute(statements.LOCK_CORRELATIONS, columns, prepare=True)
-    return [_workspace(row, is_new=False) for row in cursor.fetchall()]
+    if is_distributed():
+        rows = list(rows_one_by_one(cursor, statements.LOCK_CORRELATION, keys))
+    else:
+        columns = [list(column) for column in zip(*keys, strict=True)]
+        cursor.execute(statements.LOCK_CORRELATIONS, columns, prepare=True)
+        rows = cursor.fetchall()
+    return [_workspace(row, is_new=False) for row in rows]
 
 
 def _workspace(row: tuple, *, is_new: bool) -> Workspace:

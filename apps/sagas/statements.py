@@ -13,6 +13,13 @@ ORDER BY c.shard, c.project_id, c.correlation_id
 FOR UPDATE OF c
 """
 
+#: The same for one, where the tables are distributed.
+LOCK_CORRELATION = """
+SELECT c.project_id, c.correlation_id, c.shard, c.id::text, c.has_compensations, c.has_awaited_causes,
+       c.undeclared_state
+FROM correlation c WHERE c.shard = %s AND c.project_id = %s AND c.correlation_id = %s FOR UPDATE
+"""
+
 #: Create those that do not exist; what exists already, or is being made by another writer, does not come back.
 INSERT_CORRELATIONS = """
 INSERT INTO correlation (shard, id, project_id, correlation_id, event_count, has_compensations, has_awaited_causes,

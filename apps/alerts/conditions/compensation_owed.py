@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from django.db import connection
-
 from apps.alerts.causes import Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import Group, Selection, bounded, dimensions, groups, matching
@@ -20,6 +18,7 @@ from apps.alerts.conditions.spells import Spell, findings
 from apps.alerts.models import Rule
 from apps.lib import micros
 from apps.lib.micros import Micros
+from apps.sagas.distribution import projects_with
 
 #: How long ago an open instance must have turned back: any of these proves it. `state` is read only where needed.
 #: OFFSET 0 keeps PostgreSQL from answering EXISTS by collecting every compensation that there has ever been.
@@ -46,12 +45,7 @@ class CompensationOwed:
     rests = True
 
     def projects(self, now: Micros) -> set[int] | None:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT id FROM projects_project AS project WHERE EXISTS (SELECT 1 FROM instance"
-                " WHERE instance.project_id = project.id AND instance.owed_since IS NOT NULL)"
-            )
-            return {row[0] for row in cursor.fetchall()}
+        return projects_with("instance.owed_since IS NOT NULL", [])
 
     def causes(self, rule: Rule, now: Micros, *, also: str = "") -> list[Cause]:
         wanted = matching(rule, marks_of(rule.project_id, now), also)

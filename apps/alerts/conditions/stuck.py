@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from django.db import connection
-
 from apps.alerts.causes import Cause, counted, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.grouping import DIMENSIONS, Group, Selection, bounded, dimensions, groups, matching
@@ -19,6 +17,7 @@ from apps.alerts.conditions.spells import Spell
 from apps.alerts.models import Rule
 from apps.lib import micros
 from apps.lib.micros import Micros
+from apps.sagas.distribution import projects_with
 from apps.sagas.watermarks import stuck_condition
 
 
@@ -32,14 +31,7 @@ class Stuck:
     dimensions = DIMENSIONS
 
     def projects(self, now: Micros) -> set[int] | None:
-        with connection.cursor() as cursor:
-            # The first overdue instance of a project is enough: a thousand more are not looked at here.
-            cursor.execute(
-                "SELECT id FROM projects_project AS project WHERE EXISTS (SELECT 1 FROM instance"
-                " WHERE instance.project_id = project.id AND instance.deadline_at < %s)",
-                [now],
-            )
-            return {row[0] for row in cursor.fetchall()}
+        return projects_with("instance.deadline_at < %s", [now])
 
     def causes(self, rule: Rule, now: Micros, *, also: str = "") -> list[Cause]:
         marks = marks_of(rule.project_id, now)
