@@ -1,0 +1,1 @@
+"""Nobody in: who may open what, headers, limits, and what strangers send."""
