@@ -22,6 +22,7 @@ from apps.lib import micros
 from apps.lib.read_limit import ReadTooLongError, read_limit
 from apps.projects.lags import lag_of
 from apps.projects.models import Project, Source
+from apps.sagas.disk_use import disk_use
 from apps.sagas.models import Reprojection, SourceTally
 from apps.sagas.overview import status_counts
 
@@ -137,8 +138,17 @@ def _families() -> Iterator[str]:
     pending = Delivery.objects.filter(status=DeliveryStatus.PENDING, due_at__lte=now).count()
     yield _family("sagascope_deliveries_due", "gauge", "Messages that should have been sent.", [((), pending)])
     yield _family("sagascope_rollup_rows", "gauge", "Rows of the latency rollups, estimated.", [((), _rollup_rows())])
+    yield from _disk()
     waiting = Reprojection.objects.filter(finished_at__isnull=True).count()
     yield _family("sagascope_reprojections_open", "gauge", "Projects whose past is being re-read.", [((), waiting)])
+
+
+def _disk() -> Iterator[str]:
+    use = disk_use()
+    sizes = [(_labels(holds=matter), size) for matter, size in use.by_matter.items()]
+    yield _family("sagascope_stored_bytes", "gauge", "Bytes on disk by what they hold, with indexes.", sizes)
+    if use.free is not None:
+        yield _family("sagascope_disk_free_bytes", "gauge", "Bytes left on the disk of the database.", [((), use.free)])
 
 
 def _lags(now: micros.Micros) -> Iterator[str]:

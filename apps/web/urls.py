@@ -13,6 +13,7 @@ from apps.web.views import (
     correlation,
     dead_letter_queues,
     dead_letters,
+    disk_use,
     findings,
     flows,
     incidents,
@@ -88,6 +89,7 @@ urlpatterns = [
     path("settings/rules/<int:rule_id>", alert_rules.rule, name="settings_rule"),
     path("settings/silences", alert_silences.show, name="settings_silences"),
     path("settings/projects", settings.projects, name="settings_projects"),
+    path("settings/storage", disk_use.show, name="settings_storage"),
     path("settings/audit", audit_log.show, name="settings_audit"),
     path("settings/account", account.show, name="settings_account"),
 ]

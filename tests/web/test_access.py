@@ -48,6 +48,7 @@ NEEDS = {
     "dead_letter_queue": "admin",
     "dead_letter_queue_new": "admin",
     "settings_audit": "admin",
+    "settings_storage": "admin",
     "settings_invitations": "admin",
 }
 RANK = ("viewer", "operator", "admin")

@@ -15,6 +15,7 @@ from apps.lib import micros
 from apps.projects.models import Membership, Project, Role, Scope
 from apps.projects.tokens import create_token, revoke_token
 from apps.sagas.finding_due import judge_anew
+from apps.sagas.learned_deadlines import set_factor
 from apps.web.access import SESSION_KEY, project_view, projects_of
 from apps.web.forms import NewMemberForm, NewProjectForm, ProjectForm, TokenForm, row_id
 from apps.web.live import recheck_user
@@ -28,6 +29,7 @@ SECTIONS = (
     ("web:settings_rules", "Rules"),
     ("web:settings_silences", "Silences"),
     ("web:settings_projects", "Projects"),
+    ("web:settings_storage", "Storage"),
     ("web:settings_audit", "Audit log"),
     ("web:settings_account", "Account"),
 )
@@ -43,7 +45,7 @@ def page(request: HttpRequest, template: str, status: int = 200, **context: Any)
 
 @project_view(change_role=Role.ADMIN)
 def project(request: HttpRequest) -> HttpResponse:
-    """Name, retention and tolerances."""
+    """Name, retention, tolerances, and what learned deadlines allow."""
     current: Project = request.project  # type: ignore[attr-defined]
     # The form writes into the object that it is given, also when it is refused: the page's own must stay as it is.
     form = ProjectForm(request.POST or None, instance=Project.objects.get(pk=current.pk))
@@ -52,6 +54,8 @@ def project(request: HttpRequest) -> HttpResponse:
             form.save()
             if _JUDGED_BY.intersection(form.changed_data):
                 judge_anew(current.pk, micros.now())
+            if "deadline_factor" in form.changed_data:
+                set_factor(current.pk, None, form.cleaned_data["deadline_factor"])
         messages.success(request, "Saved.")
         return redirect("web:settings")
     return page(request, "web/settings_project.html", form=form)
