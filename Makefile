@@ -9,9 +9,10 @@ export SAGASCOPE_DATA
 BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cksum < requirements.lock | tr -s ' ' '-')
 PYTEST_WORKERS ?= 2
+CITUS_TESTS ?= tests/sagas/test_laws.py tests/sagas/test_group_commit.py tests/sagas/test_queries.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev up test lint format bench e2e interop screenshots migrate lock browser clean
+.PHONY: help demo dev up test lint format bench e2e interop faults mutants hostile fuzz screenshots citus migrate lock browser clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -34,6 +35,18 @@ e2e: $(STAMP) browser ## Run the browser tests
 interop: $(STAMP) ## Run the tests against other people's software, and the slow ones
 	@$(BIN)/pytest -m "slow or interop"
 
+hostile: $(STAMP) ## Send every bad input over every transport, and run schemathesis
+	@$(BIN)/pytest -q tests/hostile
+
+faults: $(STAMP) ## Kill, stop and starve a running Sagascope; FAULTS="--nightly F3" says how
+	@$(BIN)/python -m tests.faults.run $(FAULTS)
+
+mutants: $(STAMP) ## Plant bugs, one at a time, and see that a test catches each
+	@$(BIN)/python -m tests.faults.mutants
+
+fuzz: $(STAMP) ## Fuzz every parser for FUZZ_SECONDS (300) each
+	@$(BIN)/python -m tests.fuzz.run --seconds $(or $(FUZZ_SECONDS),300)
+
 lint: $(STAMP) ## Check style, types, layers, migrations and settings
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -50,6 +63,11 @@ format: $(STAMP) ## Rewrite the code in the project's style
 bench: $(STAMP) ## Measure: ingest against a bare COPY, and the other benchmarks
 	@for file in benchmarks/*.py; do \
 	    case $$file in */stage.py) ;; *) echo "== $$file"; $(BIN)/python $$file || exit 1;; esac; done
+
+# CITUS_SOURCE: an unpacked source of Citus, instead of cloning it. Redis is the data folder's own.
+citus: $(STAMP) ## Build Citus, and run the laws, lists and the API on a cluster of three PostgreSQL servers
+	@$(BIN)/python -m tests.scale.citus_cluster --into "$(SAGASCOPE_DATA)/citus" \
+	    $(if $(CITUS_SOURCE),--source "$(CITUS_SOURCE)") -- pytest -n 0 --reuse-db -q $(CITUS_TESTS)
 
 screenshots: $(STAMP) browser ## Take the pictures of docs/images again, from a running demo
 	@$(BIN)/python -m tests.e2e.screenshots
