@@ -8,15 +8,17 @@ from typing import Literal
 from ninja import Schema
 from pydantic import Field
 
-from apps.dlq.models import LetterStatus, Outcome, RedriveStatus, System
+from apps.dlq.models import Action, LetterStatus, Outcome, RedriveStatus, System
 
-LetterState = Literal["parked", "redriven", "gone"]
+LetterState = Literal["parked", "redriven", "discarded", "gone"]
+Ordered = Literal["redrive", "discard"]
 RedriveState = Literal["waiting", "running", "finished", "cancelled", "failed"]
-ItemOutcome = Literal["pending", "sending", "sent", "held_back", "failed", "missing", "uncertain"]
+ItemOutcome = Literal["pending", "sending", "sent", "discarded", "held_back", "failed", "missing", "uncertain"]
 SystemName = Literal["rabbitmq", "kafka", "sqs", "redis_streams", "nats"]
 
 for _literal, _choices in (
     (LetterState, LetterStatus),
+    (Ordered, Action),
     (RedriveState, RedriveStatus),
     (ItemOutcome, Outcome),
     (SystemName, System),
@@ -123,10 +125,22 @@ class RedriveItemOut(Schema):
     at: datetime | None
 
 
+class DiscardPlanOut(Schema):
+    """What a discard would do. Nothing has been touched."""
+
+    dry_run: Literal[True]
+    queue_id: int
+    selection: str
+    means: str = Field(description="what would become of each message")
+    total: int
+    saga_statuses: dict[str, int] = Field(description="how many letters by the status of their sagas; unknown: no saga")
+
+
 class RedriveOut(Schema):
-    """A redrive and how far it is."""
+    """A redrive, or a discard, and how far it is."""
 
     number: int
+    action: Ordered
     queue_id: int
     queue: str
     status: RedriveState
@@ -140,6 +154,7 @@ class RedriveOut(Schema):
     cancelled_by: str | None
     total: int
     sent: int
+    discarded: int
     held_back: int
     failed: int
     missing: int

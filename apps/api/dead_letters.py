@@ -15,6 +15,7 @@ from apps.api.bodies import read_body
 from apps.api.dead_letter_schemas import (
     DeadLetterOut,
     DeadLetterQueueOut,
+    DiscardPlanOut,
     PlanOut,
     RedriveOut,
     RedriveWithItems,
@@ -23,8 +24,8 @@ from apps.api.parameters import Cursor, Limit, only
 from apps.api.problems import ProblemError, not_found
 from apps.api.schemas import Paged, errors
 from apps.dlq import queries
-from apps.dlq.models import DeadLetter, DeadLetterQueue, DepthReading, Redrive, RedriveItem
-from apps.dlq.planning import SCOPES, Plan, SelectionError, plan
+from apps.dlq.models import Action, DeadLetter, DeadLetterQueue, DepthReading, Redrive, RedriveItem
+from apps.dlq.planning import DISCARD_SCOPES, SCOPES, Plan, Selection, SelectionError, plan
 from apps.dlq.queues import MAX_RATE
 from apps.dlq.redriving import RedriveError, cancel, order, selection_of
 from apps.dlq.standing import Standing
@@ -100,6 +101,17 @@ def list_dead_letters(
     return shapes.page(items, page.next_cursor, page.previous_cursor)
 
 
+class DiscardOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a discard."""
+
+    queue: Annotated[int, msgspec.Meta(ge=1, le=_MOST_ID)]
+    scope: str
+    letters: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=_MOST_ID)]], msgspec.Meta(max_length=10_000)] = []
+    group: Group | None = None
+    dry_run: bool = True
+    note: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
 @router.post(
     "/dead-letters/redrive",
     response={200: PlanOut, 202: RedriveOut, **errors(400, 404, 409, 413, 415)},
@@ -116,12 +128,7 @@ def redrive_dead_letters(request: HttpRequest) -> HttpResponse:
     body = read_body(request, RedriveOrder)
     try:
         queue = queries.queue_of(caller.project_id, body.queue)
-        group = (body.group.error_fingerprint, body.group.step) if body.group else ("", "")
-        if body.scope not in SCOPES or (body.scope == "group") != (body.group is not None):
-            raise SelectionError(f"scope is one of {', '.join(SCOPES)}; group goes together with the scope group")
-        if "\0" in body.note or any("\0" in text for text in group):
-            raise SelectionError("text must not hold NUL characters")
-        selection = selection_of(body.scope, body.letters, group)
+        selection = _selection(body, SCOPES)
         if body.dry_run:
             return shapes.answer(_plan_json(plan(queue, selection, overrides=set(body.override), rate=body.rate)))
         ordered = order(
@@ -140,6 +147,46 @@ def redrive_dead_letters(request: HttpRequest) -> HttpResponse:
     except (RedriveError, UnreadableSecretError) as error:
         raise ProblemError(409, f"{error}.", code="not_now") from None
     return shapes.answer(_redrive_json(ordered), status=202)
+
+
+@router.post(
+    "/dead-letters/discard",
+    response={200: DiscardPlanOut, 202: RedriveOut, **errors(400, 404, 409, 413, 415)},
+    auth=OPERATE,
+)
+def discard_dead_letters(request: HttpRequest) -> HttpResponse:
+    """Give dead letters up for good, or, unless `dry_run` is false, say what that would do.
+
+    They are taken out of their queue, one by one, where the system can do that; else they stay there, are no longer
+    counted and are never put back. It goes on by itself after the answer 202: follow it at
+    `/dead-letters/redrives/{number}`.
+    """
+    only(request)
+    caller = caller_of(request)
+    body = read_body(request, DiscardOrder)
+    try:
+        queue = queries.queue_of(caller.project_id, body.queue)
+        selection = _selection(body, DISCARD_SCOPES)
+        if body.dry_run:
+            return shapes.answer(_discard_plan_json(plan(queue, selection)))
+        ordered = order(queue, selection, by=caller.name, now=micros.now(), note=body.note, action=Action.DISCARD.value)
+    except queries.NoSuchQueueError:
+        raise not_found("dead-letter queue") from None
+    except SelectionError as error:
+        raise ProblemError(422, f"{error}.") from None
+    except (RedriveError, UnreadableSecretError) as error:
+        raise ProblemError(409, f"{error}.", code="not_now") from None
+    return shapes.answer(_redrive_json(ordered), status=202)
+
+
+def _selection(body: RedriveOrder | DiscardOrder, scopes: tuple[str, ...]) -> Selection:
+    """Raises SelectionError."""
+    group = (body.group.error_fingerprint, body.group.step) if body.group else ("", "")
+    if body.scope not in scopes or (body.scope == "group") != (body.group is not None):
+        raise SelectionError(f"scope is one of {', '.join(scopes)}; group goes together with the scope group")
+    if "\0" in body.note or any("\0" in text for text in group):
+        raise SelectionError("text must not hold NUL characters")
+    return selection_of(body.scope, body.letters, group)
 
 
 @router.get("/dead-letters/redrives", response={200: Paged[RedriveOut], **errors()}, auth=READ)
@@ -249,10 +296,22 @@ def _plan_json(planned: Plan) -> dict[str, Any]:
     }
 
 
+def _discard_plan_json(planned: Plan) -> dict[str, Any]:
+    return {
+        "dry_run": True,
+        "queue_id": planned.queue.pk,
+        "selection": planned.words,
+        "means": planned.discards,
+        "total": planned.total,
+        "saga_statuses": {status or "unknown": count for status, count in planned.states.items()},
+    }
+
+
 def _redrive_json(redrive: Redrive) -> dict[str, Any]:
-    counts = ("total", "sent", "held_back", "failed", "missing", "uncertain")
+    counts = ("total", "sent", "discarded", "held_back", "failed", "missing", "uncertain")
     return {
         "number": redrive.number,
+        "action": redrive.action,
         "queue_id": redrive.queue_id,
         "queue": redrive.queue.name,
         "status": redrive.status,

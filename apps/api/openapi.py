@@ -16,7 +16,7 @@ from apps.api.alert_openapi import describe_alerts
 from apps.api.ingest_openapi import describe_pushes
 from apps.api.problems import MEDIA_TYPE
 from apps.api.schemas import IngestCounts, Problem
-from apps.dlq.planning import SCOPES
+from apps.dlq.planning import DISCARD_SCOPES, SCOPES
 from apps.dlq.queues import MAX_RATE
 from apps.ingest.strict_json import Limits
 from apps.sagas.definition_text import MAX_BYTES
@@ -76,6 +76,7 @@ class OpenAPIDocument(OpenAPISchema):
         _describe_export(paths, root)
         _describe_contracts(paths, root)
         paths[f"{root}/dead-letters/redrive"]["post"]["requestBody"] = _redrive_order()
+        paths[f"{root}/dead-letters/discard"]["post"]["requestBody"] = _discard_order()
         paths[f"{root}/events"] = {"post": _ingest()}
         describe_pushes(paths, root)
 
@@ -212,6 +213,18 @@ def _redrive_order() -> dict[str, Any]:
         },
     }
     return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def _discard_order() -> dict[str, Any]:
+    body = _redrive_order()
+    schema = body["content"]["application/json"]["schema"]
+    names = ("queue", "scope", "letters", "group", "dry_run", "note")
+    schema["properties"] = {name: schema["properties"][name] for name in names}
+    schema["properties"]["scope"] = {
+        "enum": list(DISCARD_SCOPES),
+        "description": "one: those named; all: every parked letter that is known",
+    }
+    return body
 
 
 def _describe_export(paths: dict[str, Any], root: str) -> None:

@@ -217,6 +217,11 @@ def mark_redriven(letter: DeadLetter, *, redrive: str, by: str, target: str, now
     record(letter.project_id, source_of(letter.queue).pk, [event])
 
 
+def mark_discarded(letter: DeadLetter, now: Micros) -> None:
+    """Somebody has given the letter up. It stays on its saga's timeline, where it died. Again changes nothing."""
+    DeadLetter.objects.filter(pk=letter.pk).update(status=LetterStatus.DISCARDED, settled_at=now)
+
+
 def settle(letters: Iterable[int], now: Micros) -> int:
     """These parked letters are no longer in the queue, by other hands than ours."""
     parked = DeadLetter.objects.filter(pk__in=list(letters), status=LetterStatus.PARKED)

@@ -89,10 +89,11 @@ class DepthReading(models.Model):
 
 
 class LetterStatus(models.TextChoices):
-    """Where a letter is: still parked; put back by us; or gone by other hands."""
+    """Where a letter is: still parked; put back by us; given up by somebody for good; or gone by other hands."""
 
     PARKED = "parked"
     REDRIVEN = "redriven"
+    DISCARDED = "discarded"
     GONE = "gone"
 
 
@@ -164,13 +165,21 @@ class RedriveStatus(models.TextChoices):
     FAILED = "failed"
 
 
+class Action(models.TextChoices):
+    """What is done with dead letters: put back to work, or taken out of their queue for good."""
+
+    REDRIVE = "redrive"
+    DISCARD = "discard"
+
+
 class Redrive(models.Model):
-    """One order to put dead letters back: who, which, how fast; what became of each is in its items."""
+    """One order to put dead letters back, or to discard them: who, which, how fast, and what became of each."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="redrives")
     #: Counts from 1 in each project: what people say and what URLs hold.
     number = models.IntegerField()
     queue = models.ForeignKey(DeadLetterQueue, on_delete=models.CASCADE, related_name="redrives")
+    action = models.CharField(max_length=8, choices=Action.choices, default=Action.REDRIVE)
     status = models.CharField(max_length=16, choices=RedriveStatus.choices, default=RedriveStatus.WAITING)
     #: one, group, all (letters that we know) or queue (whatever lies there).
     scope = models.CharField(max_length=8)
@@ -186,6 +195,7 @@ class Redrive(models.Model):
     #: Messages it is about; of scope `queue` the depth when it was ordered.
     total = models.IntegerField(default=0)
     sent = models.IntegerField(default=0)
+    discarded = models.IntegerField(default=0)
     held_back = models.IntegerField(default=0)
     failed = models.IntegerField(default=0)
     missing = models.IntegerField(default=0)
@@ -215,7 +225,17 @@ class Redrive(models.Model):
     @property
     def done(self) -> int:
         """Messages that something became of."""
-        return self.sent + self.held_back + self.failed + self.missing + self.uncertain
+        return self.through + self.held_back + self.failed + self.missing + self.uncertain
+
+    @property
+    def through(self) -> int:
+        """Messages with which was done what was ordered."""
+        return self.sent + self.discarded
+
+    @property
+    def is_discard(self) -> bool:
+        """True when its letters are given up."""
+        return self.action == Action.DISCARD
 
     @property
     def is_open(self) -> bool:
@@ -233,6 +253,7 @@ class Outcome(models.TextChoices):
     PENDING = "pending"
     SENDING = "sending"
     SENT = "sent"
+    DISCARDED = "discarded"
     HELD_BACK = "held_back"
     FAILED = "failed"
     MISSING = "missing"

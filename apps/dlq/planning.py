@@ -18,10 +18,12 @@ from apps.dlq.standing import Standing, standings
 #: Letters of one redrive at most: larger ones are ordered group by group.
 MOST_LETTERS = 10_000
 SCOPES = ("one", "group", "all", "queue")
+#: What is not known one by one is not given up: nobody has seen what it is.
+DISCARD_SCOPES = ("one", "group", "all")
 
 
 class SelectionError(ValueError):
-    """There is nothing to redrive in this selection, or too much; the message says which."""
+    """There is nothing in this selection, or too much; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,16 @@ class Plan:
     def held(self) -> Counter[str]:
         """How many would be held back, by the status of their saga."""
         return Counter(one.standing.status for one in self.letters if one.standing.is_held and not one.is_overridden)
+
+    @property
+    def states(self) -> Counter[str]:
+        """How many sagas have which status now; "" = not known."""
+        return Counter(one.standing.status for one in self.letters)
+
+    @property
+    def discards(self) -> str:
+        """What would become of the letters if they were discarded."""
+        return MOVERS[self.queue.system].DISCARDS
 
     @property
     def overridden(self) -> int:

@@ -103,7 +103,7 @@ def _failed(queue: DeadLetterQueue, reason: str, now: Micros) -> None:
 
 
 def _measured(queue: DeadLetterQueue, reading: Reading, now: Micros) -> None:
-    depth = max(0, reading.depth - _counted_though_redriven(queue, reading))
+    depth = max(0, reading.depth - _counted_though_settled(queue, reading))
     queue.filled_since = None if depth == 0 else queue.filled_since or now
     queue.depth, queue.probed_at = depth, now
     queue.oldest_at, queue.oldest_is_known = _oldest(queue, reading)
@@ -121,11 +121,12 @@ def _measured(queue: DeadLetterQueue, reading: Reading, now: Micros) -> None:
         Source.objects.filter(pk=queue.source_id).update(watermark_at=datetime.fromtimestamp(now / SECOND, UTC), lag=0)
 
 
-def _counted_though_redriven(queue: DeadLetterQueue, reading: Reading) -> int:
-    """Letters that a log still counts though we have put them back."""
+def _counted_though_settled(queue: DeadLetterQueue, reading: Reading) -> int:
+    """Letters that a log still counts though we have put them back, or somebody has given them up."""
     if MOVERS[queue.system].REMOVES or not reading.begins:
         return 0
-    places = DeadLetter.objects.filter(queue=queue, status=LetterStatus.REDRIVEN).values_list("place", flat=True)
+    settled = DeadLetter.objects.filter(queue=queue, status__in=[LetterStatus.REDRIVEN, LetterStatus.DISCARDED])
+    places = settled.values_list("place", flat=True)
     return sum(_is_ahead(place, reading) for place in places.iterator())
 
 

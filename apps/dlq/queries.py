@@ -277,7 +277,7 @@ def items_of(redrive: Redrive, *, limit: int = 200, worst_first: bool = False) -
     return [*items.exclude(outcome__in=_WELL)[:limit], *items.filter(outcome__in=_WELL)[:limit]][:limit]
 
 
-_WELL = (Outcome.SENT, Outcome.PENDING)
+_WELL = (Outcome.SENT, Outcome.DISCARDED, Outcome.PENDING)
 
 
 def with_standing(letters: Iterable[DeadLetter]) -> list[tuple[DeadLetter, Standing]]:

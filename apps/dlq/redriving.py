@@ -1,4 +1,4 @@
-"""Putting dead letters back: ordered by somebody, done at a rate, safe to be stopped, reported letter by letter.
+"""Putting dead letters back, or discarding them: ordered by somebody, safe to be stopped, reported letter by letter.
 
 `order` writes down what is to be done; `run` does a slice of it. What became of each letter is written before the next
 one is touched, so a worker that is killed is followed by one that goes on where it stopped. Only one letter can then be
@@ -22,7 +22,7 @@ from django.db.models import F, Max, Q
 from apps.dlq import keeping
 from apps.dlq.dialects import death_of
 from apps.dlq.messages import ParkedMessage
-from apps.dlq.models import DeadLetter, DeadLetterQueue, Outcome, Redrive, RedriveItem, RedriveStatus
+from apps.dlq.models import Action, DeadLetter, DeadLetterQueue, Outcome, Redrive, RedriveItem, RedriveStatus
 from apps.dlq.movers import MOVERS, Mover, sqs
 from apps.dlq.movers.moving import Provenance, RefusedError, Whence
 from apps.dlq.planning import Selection, SelectionError, plan
@@ -58,8 +58,15 @@ def order(
     overrides: Collection[int] = (),
     rate: float | None = None,
     note: str = "",
+    action: str = Action.REDRIVE,
 ) -> Redrive:
-    """Write down a redrive; a worker begins with it within seconds. Raises RedriveError, SelectionError."""
+    """Write down a redrive, or a discard; a worker begins with it within seconds.
+
+    Discarded are letters that are known one by one, whatever their sagas do. Raises RedriveError, SelectionError.
+    """
+    is_discard = action == Action.DISCARD
+    if is_discard and selection.scope == "queue":
+        raise SelectionError("only letters that are known one by one can be discarded")
     if rate is not None and not 0.01 <= rate <= MAX_RATE:
         raise RedriveError(f"the rate lies between 0.01 and {MAX_RATE:,.0f} a second")
     if not queue.is_enabled:
@@ -68,16 +75,18 @@ def order(
         # One at a time: two runs over one queue would take each other's messages.
         queue = DeadLetterQueue.objects.select_for_update().get(pk=queue.pk)
         if queue.redrives.filter(status__in=[RedriveStatus.WAITING, RedriveStatus.RUNNING]).exists():
-            raise RedriveError("another redrive of this queue is not finished yet")
+            raise RedriveError("another redrive or discard of this queue is not finished yet")
         planned = plan(queue, selection, overrides=overrides, rate=rate)
         last = Redrive.objects.filter(project_id=queue.project_id).aggregate(Max("number"))["number__max"] or 0
         redrive = Redrive.objects.create(
             project_id=queue.project_id,
             number=last + 1,
             queue=queue,
+            action=action,
             scope=selection.scope,
             selection=planned.words,
-            rate=planned.rate,
+            # Nobody receives what is discarded: there is nobody to be spared.
+            rate=MAX_RATE if is_discard else planned.rate,
             ordered_by=by,
             note=note[:MOST_NOTE].replace("\0", "\ufffd"),
             ordered_at=now,
@@ -90,13 +99,12 @@ def order(
                 position=position,
                 is_overridden=one.is_overridden,
                 saga_status=one.standing.status,
-                target=one.target,
+                target="" if is_discard else one.target,
             )
             for position, one in enumerate(planned.letters)
         )
-    logger.info(
-        "redrive %s ordered: %s", redrive.number, redrive.selection, extra={"project": queue.project_id, "by": by}
-    )
+    facts = {"project": queue.project_id, "by": by}
+    logger.info("%s %s ordered: %s", action, redrive.number, redrive.selection, extra=facts)
     feed.announce(queue.project_id, ())
     return redrive
 
@@ -179,8 +187,8 @@ def _finish(redrive: Redrive, claim: uuid.UUID, now: Micros) -> None:
     if mine.update(status=RedriveStatus.FINISHED, finished_at=now, claim=None, lease_until=None, error=""):
         redrive.refresh_from_db()
         logger.info(
-            "redrive %s finished: %s sent, %s held back, %s failed",
-            *(redrive.number, redrive.sent, redrive.held_back, redrive.failed),
+            "%s %s finished: %s done, %s held back, %s failed",
+            *(redrive.action, redrive.number, redrive.through, redrive.held_back, redrive.failed),
             extra={"project": redrive.project_id},
         )
 
@@ -211,6 +219,8 @@ class _Worker:
 
     def work(self) -> bool:
         """Do what fits into the slice; True when nothing is left to do. Raises BrokerError."""
+        if self._redrive.is_discard and not MOVERS[self._queue.system].REMOVES:
+            return self._only_marked()
         settings = settings_of(self._queue)
         if self._redrive.scope == "queue" and self._queue.system == "sqs" and not self._queue.reads_messages:
             return self._by_broker(settings)
@@ -234,6 +244,18 @@ class _Worker:
                 return False
         for item in by_place.values():
             self._note(item, Outcome.MISSING, "it was no longer in the dead-letter queue")
+        return True
+
+    def _only_marked(self) -> bool:
+        """What a log keeps is given up by saying so."""
+        for item in self._items(Outcome.PENDING).select_related("letter").order_by("position"):
+            try:
+                self._keep_lease()
+            except _Stopped:
+                return False
+            self._discarded(item, "it stays in its topic, marked as discarded")
+            if self._clock() >= self._until:
+                return False
         return True
 
     # Letters that are not
@@ -277,6 +299,13 @@ class _Worker:
         key = (letter.correlation_id, letter.flow)
         standing = standings(self._redrive.project_id, [key])[key]
         item.saga_status = standing.status
+        if self._redrive.is_discard:
+            self._wait()
+            item.outcome, item.at = Outcome.SENDING, self._clock()
+            item.save(update_fields=["outcome", "at", "saga_status"])
+            mover.remove(message)
+            self._discarded(item)
+            return
         if standing.is_held and not item.is_overridden:
             self._note(item, Outcome.HELD_BACK, f"its saga is {standing.status}")
             return
@@ -297,12 +326,22 @@ class _Worker:
     def _wait(self) -> None:
         """Keep the rate, and the lease; stop when somebody has cancelled."""
         now = self._clock()
-        mine = Redrive.objects.filter(pk=self._redrive.pk, claim=self._claim, status=RedriveStatus.RUNNING)
-        if not mine.update(lease_until=max(now, self._next_send_at) + LEASE):
-            raise _Stopped
+        self._keep_lease()
         if self._next_send_at > now:
             self._sleep((self._next_send_at - now) / SECOND)
         self._next_send_at = max(now, self._next_send_at) + int(SECOND / self._redrive.rate)
+
+    def _keep_lease(self) -> None:
+        """Say that we are at it; stop when somebody has cancelled or taken over."""
+        until = max(self._clock(), self._next_send_at) + LEASE
+        mine = Redrive.objects.filter(pk=self._redrive.pk, claim=self._claim, status=RedriveStatus.RUNNING)
+        if not mine.update(lease_until=until):
+            raise _Stopped
+
+    def _discarded(self, item: RedriveItem, detail: str = "") -> None:
+        with transaction.atomic():
+            self._note(item, Outcome.DISCARDED, detail)
+            keeping.mark_discarded(item.letter, self._clock())
 
     def _sent(self, item: RedriveItem, target: str, detail: str = "") -> None:
         now = self._clock()
@@ -329,7 +368,13 @@ class _Worker:
         places = [item.letter.place for item in doubtful]
         there = {message.place for message in mover.take(places, len(places))} if removes else set(places)
         for item in doubtful:
-            if item.letter.place in there:
+            if self._redrive.is_discard and item.letter.place in there:
+                # Removing it again does no harm.
+                item.outcome = Outcome.PENDING
+                item.save(update_fields=["outcome"])
+            elif self._redrive.is_discard:
+                self._discarded(item)
+            elif item.letter.place in there:
                 self._note(
                     item, Outcome.UNCERTAIN, "the worker stopped while it was being sent: look before sending again"
                 )

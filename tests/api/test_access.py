@@ -104,6 +104,7 @@ def test_there_are_the_routes_of_the_contract() -> None:
         "get /dead-letter-queues",
         "get /dead-letters",
         "post /dead-letters/redrive",
+        "post /dead-letters/discard",
         "get /dead-letters/redrives",
         "get /dead-letters/redrives/{number}",
         "post /dead-letters/redrives/{number}/cancel",
@@ -184,7 +185,9 @@ def test_another_tenants_things_look_like_things_that_do_not_exist(
         else:
             assert response.json()["items"] == []
         return
-    body = '{"duration": "1h"}' if "snooze" in path else '{"queue": 1, "scope": "all"}' if "redrive" in path else ""
+    body = (
+        '{"duration": "1h"}' if "snooze" in path else '{"queue": 1, "scope": "all"}' if "dead-letters" in path else ""
+    )
     if path in MADE:
         if method == "post":
             assert rival(method, path, MADE[path]).status_code == 201

@@ -9,6 +9,7 @@ import pytest
 
 from apps.dlq.models import DeadLetter, DeadLetterQueue, DepthReading, Redrive
 from apps.dlq.queues import save_queue
+from apps.dlq.redriving import run_open
 from apps.lib.micros import MINUTE, SECOND, now
 from apps.projects.models import Project
 from tests.api.conftest import rollback
@@ -130,4 +131,55 @@ def test_who_may_only_read_redrives_nothing(reader: Any, rival: Any, queue: Dead
 )
 def test_orders_that_make_no_sense_are_refused(operator: Any, queue: DeadLetterQueue, body: dict[str, Any]) -> None:
     problem(redrive(operator, queue, dry_run=False, **body), 422)
+    assert not Redrive.objects.exists()
+
+
+def discard(call: Any, queue: DeadLetterQueue, **body: Any) -> Any:
+    return call("post", "/dead-letters/discard", json.dumps({"queue": queue.pk, "scope": "all", **body}))
+
+
+def test_a_discard_begins_with_a_dry_run(
+    document: dict[str, Any], operator: Any, store: Any, queue: DeadLetterQueue
+) -> None:
+    store(*rollback("o-1"))
+    planned = discard(operator, queue).json()
+    check(document, "/api/v1/dead-letters/discard", "post", planned)
+    assert (planned["dry_run"], planned["total"]) == (True, 2)
+    assert planned["saga_statuses"] == {"compensating": 1, "unknown": 1}
+    assert not Redrive.objects.exists()
+
+
+def test_discarded_letters_are_listed_as_such_with_who_and_why(
+    document: dict[str, Any], operator: Any, queue: DeadLetterQueue
+) -> None:
+    chosen = DeadLetter.objects.get(place="0/1")
+    ordered = discard(operator, queue, scope="one", letters=[chosen.pk], dry_run=False, note="test data")
+    assert ordered.status_code == 202
+    assert (ordered.json()["action"], ordered.json()["note"]) == ("discard", "test data")
+    assert run_open() == 1
+    shown = operator("get", "/dead-letters/redrives/1").json()
+    check(document, "/api/v1/dead-letters/redrives/{number}", "get", shown)
+    assert (shown["status"], shown["discarded"], shown["ordered_by"]) == ("finished", 1, "token runbook")
+    assert [item["outcome"] for item in shown["items"]] == ["discarded"]
+    (letter,) = operator("get", "/dead-letters", status="discarded").json()["items"]
+    assert (letter["id"], letter["settled_at"] is not None) == (chosen.pk, True)
+    assert len(operator("get", "/dead-letters", status="parked").json()["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"scope": "queue"},
+        {"scope": "some"},
+        {"scope": "one"},
+        {"scope": "one", "letters": [987654321]},
+        {"scope": "group"},
+        {"group": {"error_fingerprint": "x"}},
+        {"note": "\0"},
+        {"rate": 5},
+    ],
+)
+def test_an_impossible_discard_is_refused(operator: Any, queue: DeadLetterQueue, body: dict[str, Any]) -> None:
+    problem(discard(operator, queue, **body), 422)
+    problem(discard(operator, queue, **body, dry_run=False), 422)
     assert not Redrive.objects.exists()

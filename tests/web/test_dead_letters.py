@@ -8,6 +8,7 @@ import pytest
 
 from apps.dlq.models import DeadLetter, DeadLetterQueue, Redrive, RedriveItem
 from apps.dlq.queues import save_queue, settings_of
+from apps.dlq.redriving import run_open
 from apps.lib.micros import MINUTE, now
 from apps.projects.models import Project
 from apps.sagas.events import EventKind
@@ -91,6 +92,26 @@ def test_an_operator_orders_a_redrive_and_overrides_one(
     assert (made.ordered_by, made.rate, made.note, made.total) == ("operator", 2.0, "why not", 3)
     assert RedriveItem.objects.get(is_overridden=True).letter == letters[1]
     assert "why not" in text_of(sign_in("viewer").get("/dead-letters/redrives/1"))
+
+
+def test_an_operator_discards_what_the_plan_shows(
+    sign_in: SignIn, queue: DeadLetterQueue, letters: list[DeadLetter]
+) -> None:
+    operator = sign_in("operator")
+    page = text_of(operator.get("/dead-letters", CARRIER))
+    assert "Discard 3" in page
+    assert "are no longer counted and are never put back" in page
+    form = {"action": "discard", "queue": queue.pk, "scope": "group", **CARRIER, "note": "test data"}
+    assert sign_in("viewer").post("/dead-letters", form).status_code == 403
+    assert operator.post("/dead-letters", form).headers["Location"] == "/dead-letters/redrives/1"
+    assert run_open() == 1
+    done = text_of(operator.get("/dead-letters/redrives/1"))
+    assert "test data" in done
+    assert "discarded" in done
+    assert DeadLetter.objects.filter(status="discarded").count() == 3
+    listed = text_of(operator.get("/dead-letters", {"status": "discarded", "letter": letters[0].pk}))
+    assert "Discard 1" in listed
+    assert Redrive.objects.get().ordered_by == "operator"
 
 
 def test_a_viewer_may_look_and_not_redrive(sign_in: SignIn, queue: DeadLetterQueue, letters: list[DeadLetter]) -> None:

@@ -32,12 +32,20 @@ class Mover(Protocol):
     def put_back(self, message: ParkedMessage, whence: Whence, provenance: Provenance) -> str:
         """Put the message that was taken last back; returns the target. Raises RefusedError, BrokerError."""
 
+    def remove(self, message: ParkedMessage) -> None:
+        """Take the message that was taken last out of the dead-letter queue for good. Raises BrokerError.
+
+        Only where the system `REMOVES`.
+        """
+
 
 class MoverModule(Protocol):
     """A module of this package."""
 
     #: In which order and by what means, in words for a dry run.
     MEANS: str
+    #: What becomes of a message that is discarded, in words.
+    DISCARDS: str
     #: False when a message stays in the dead-letter queue for ever (a log), so that it cannot tell what was put back.
     REMOVES: bool
 

@@ -18,6 +18,7 @@ from apps.dlq.probes import kafka as probe
 from apps.dlq.probes.reading import PATIENCE, BrokerError
 
 MEANS = "by partition and offset; publish and wait for all replicas; the record stays in the dead-letter topic"
+DISCARDS = "a topic keeps its records: they stay there, are no longer counted and are never put back"
 REMOVES = False
 
 
@@ -99,6 +100,9 @@ class KafkaMover:
         if told[0] is not None:
             raise RefusedError(f"not taken: {told[0].str()}"[:300])
         return target_of(self._settings, whence)
+
+    def remove(self, message: ParkedMessage) -> None:
+        """A log gives nothing up: what is discarded of it is only marked by us."""
 
     def _partition(self, topic: str, partition: str) -> dict[str, int]:
         """The original partition, if the topic still has it."""

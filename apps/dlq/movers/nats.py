@@ -17,6 +17,7 @@ from apps.dlq.options import Settings
 from apps.dlq.probes import nats as probe
 
 MEANS = "in the order of the stream; publish, wait for the stream's acknowledgement, then delete"
+DISCARDS = "deleted from the stream by sequence number"
 REMOVES = True
 
 
@@ -88,3 +89,7 @@ class NatsMover:
         except APIError as error:
             raise RefusedError(f"not taken: {str(error.description)[:200]}") from None
         return f"subject {subject}"
+
+    def remove(self, message: ParkedMessage) -> None:
+        """Delete."""
+        self._runner.run(self._jetstream.delete_msg(self._settings["stream"], int(message.place)))

@@ -19,6 +19,7 @@ from apps.dlq.probes import rabbitmq as probe
 from apps.dlq.probes.reading import BrokerError
 
 MEANS = "oldest first; publish, wait for the broker's confirm, then acknowledge"
+DISCARDS = "got one by one and acknowledged: RabbitMQ then forgets them"
 REMOVES = True
 #: How far into a queue one run looks for the messages that it wants.
 MOST_HELD = 20_000
@@ -96,3 +97,8 @@ class RabbitMover:
             raise
         self._channel.basic_ack(tag)
         return target_of(self._settings, whence)
+
+    def remove(self, message: ParkedMessage) -> None:
+        """Acknowledge."""
+        tag, _ = message.handle
+        self._channel.basic_ack(tag)

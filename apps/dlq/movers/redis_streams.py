@@ -12,6 +12,7 @@ from apps.dlq.options import Settings
 from apps.dlq.probes import redis_streams as probe
 
 MEANS = "in the order of their ids; add and delete in one transaction"
+DISCARDS = "deleted from the stream (XDEL)"
 REMOVES = True
 _BATCH = 100
 
@@ -64,6 +65,10 @@ class RedisMover:
             pipeline.xdel(self._settings["stream"], message.place)
             pipeline.execute()
         return f"stream {stream}"
+
+    def remove(self, message: ParkedMessage) -> None:
+        """XDEL."""
+        self._client.xdel(self._settings["stream"], message.place)
 
 
 def _order(place: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from apps.dlq.options import Settings
 from apps.dlq.probes import sqs as probe
 
 MEANS = "in SQS' own order; send, then delete"
+DISCARDS = "received one by one and deleted"
 REMOVES = True
 #: For how long a message that was received is hidden from others, in seconds: longer than one slice of a run.
 HIDDEN_SECONDS = 120
@@ -100,6 +101,11 @@ class SqsMover:
             raise RefusedError(f"not taken by {url.rpartition('/')[2]}: {code}") from None
         self._sqs.delete_message(QueueUrl=self._settings["queue_url"], ReceiptHandle=self._held.pop(raw["MessageId"]))
         return f"queue {url.rpartition('/')[2]}"
+
+    def remove(self, message: ParkedMessage) -> None:
+        """Delete."""
+        receipt = self._held.pop(message.handle["MessageId"])
+        self._sqs.delete_message(QueueUrl=self._settings["queue_url"], ReceiptHandle=receipt)
 
     def _target_url(self, whence: Whence) -> str:
         """The queue that it came from; of several sources the one that the message names."""

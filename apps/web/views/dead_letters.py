@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from apps.dlq import queries
-from apps.dlq.models import DeadLetter, DeadLetterQueue, LetterStatus, Redrive
+from apps.dlq.models import Action, DeadLetter, DeadLetterQueue, LetterStatus, Redrive
 from apps.dlq.planning import Plan, SelectionError, plan
 from apps.dlq.queries import Group
 from apps.dlq.queues import MAX_RATE
@@ -32,7 +32,12 @@ LIMIT = 25
 #: Letters that are offered to be decided one by one.
 MOST_CHOSEN = 200
 _KEPT = ("queue", "cause", "step", "status", "letter", "plan", "cursor")
-_VIEWS = ((LetterStatus.PARKED, "Parked"), (LetterStatus.REDRIVEN, "Redriven"), (LetterStatus.GONE, "Gone"))
+_VIEWS = (
+    (LetterStatus.PARKED, "Parked"),
+    (LetterStatus.REDRIVEN, "Redriven"),
+    (LetterStatus.DISCARDED, "Discarded"),
+    (LetterStatus.GONE, "Gone"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class _Address:
 
 @project_view(change_role=Role.OPERATOR)
 def show_all(request: HttpRequest) -> HttpResponse:
-    """Queues, causes, messages and what stands beside them; a POST orders a redrive."""
+    """Queues, causes, messages and what stands beside them; a POST orders a redrive or a discard."""
     project: Project = request.project  # type: ignore[attr-defined]
     if request.method == "POST":
         return _order(request, project)
@@ -210,6 +215,9 @@ def _plan(planned: Plan, address: _Address) -> dict[str, Any]:
     held = [one for one in planned.letters if one.standing.is_held]
     return {
         "plan": planned,
+        "states": [
+            (count, status.replace("_", " ") or "of no known saga") for status, count in planned.states.most_common()
+        ],
         "scope": planned.selection.scope,
         "letter_ids": planned.selection.letter_ids,
         "cause": planned.selection.group[0],
@@ -283,6 +291,7 @@ def _order(request: HttpRequest, project: Project) -> HttpResponse:
         rate = float(posted.get("rate") or queue.redrive_rate)
     except ValueError:
         rate = -1.0
+    action = Action.DISCARD.value if posted.get("action") == "discard" else Action.REDRIVE.value
     group = tuple(posted.get(name, "").replace("\0", "") for name in ("cause", "step"))
     try:
         if not 0.01 <= rate <= MAX_RATE:
@@ -295,9 +304,11 @@ def _order(request: HttpRequest, project: Project) -> HttpResponse:
             overrides={row_id(text) for text in posted.getlist("override")},
             rate=rate,
             note=posted.get("note", "").strip(),
+            action=action,
         )
     except (RedriveError, SelectionError, UnreadableSecretError) as error:
-        messages.error(request, f"Nothing is redriven: {error}.")
+        done = "discarded" if action == Action.DISCARD else "redriven"
+        messages.error(request, f"Nothing is {done}: {error}.")
         return redirect(back)
     return redirect("web:redrive", ordered.number)
 
@@ -327,7 +338,8 @@ def redrive(request: HttpRequest, number: int) -> HttpResponse:
         raise Http404("There is no such redrive") from None
     if request.method == "POST":
         if cancel(chosen, by=request.user.get_username(), now=micros.now()):
-            messages.success(request, f"Redrive {chosen.number} is stopped; what was sent stays sent.")
+            done = "discarded stays discarded" if chosen.is_discard else "sent stays sent"
+            messages.success(request, f"Number {chosen.number} is stopped; what was {done}.")
         return redirect("web:redrive", chosen.number)
     context = _log(project, queries.list_redrives(project.pk, limit=LIMIT)) | {
         "self_url": request.path,
@@ -355,6 +367,7 @@ def _counts(redrive: Redrive) -> list[tuple[str, int]]:
     """What became of how many, without zeros."""
     named = (
         ("sent", redrive.sent),
+        ("discarded", redrive.discarded),
         ("held back", redrive.held_back),
         ("failed", redrive.failed),
         ("no longer there", redrive.missing),
