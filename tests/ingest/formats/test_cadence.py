@@ -117,6 +117,19 @@ def test_timers_of_a_recording() -> None:
     assert timers[0].expires_at == timers[0].occurred_at + 30_000_000
 
 
+def test_timers_that_nobody_named_the_workflow_of() -> None:
+    """Three entries under five names: a timer of five seconds is started, one fires, one is cancelled."""
+    events = decode_all(sample("cadence", "cadence-web__workflow-history-timer-events"))
+
+    assert [(event.kind, event.step, event.occurred_at) for event in events] == [
+        (EventKind.TIMER_STARTED, "0", 1_725_748_370_632_072),
+        (EventKind.TIMER_FIRED, "0", 1_725_748_470_005_167),
+        (EventKind.TIMER_CANCELLED, "0", 1_725_748_670_860_748),
+    ]
+    assert [event.expires_at for event in events] == [1_725_748_375_632_072, None, None]
+    assert {event.correlation_id for event in events} == {events[0].correlation_id}
+
+
 def test_the_ends_of_a_run_are_told_apart() -> None:
     events = decode_all(sample("cadence", "cadence-web__workflow-history-single-events"))
 

@@ -368,9 +368,12 @@ def test_a_broken_document_is_refused_whole(body: bytes, code: str) -> None:
     assert (refused.value.code, refused.value.status) == (code, 400)
 
 
-def test_logs_are_not_traces() -> None:
+@pytest.mark.parametrize("name", ["logs", "events"])
+def test_logs_are_not_traces(name: str) -> None:
+    body = sample_text(f"otlp/dev/opentelemetry-proto__{name}.json").encode()
+
     with pytest.raises(Unreadable):
-        otlp.decode_json(sample_text("otlp/dev/opentelemetry-proto__logs.json").encode(), HistoryOptions(), RECEIVED_AT)
+        otlp.decode_json(body, HistoryOptions(), RECEIVED_AT)
 
 
 def test_names_in_snake_case_are_unknown_fields() -> None:

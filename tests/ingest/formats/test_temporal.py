@@ -131,6 +131,13 @@ RECORDED: dict[str, tuple[str, str, str, list[tuple[str, str, int]]]] = {
         CANCELLED,
         [("activity.reset.base", COMPLETED, 1), *[("activity.reset.base", "scheduled", 1)] * 2],
     ),
+    # Whatever its name says: byte for byte the one that was terminated.
+    "ui__raw-events.ascending.timed-out": (
+        "temporal.fixture.terminated.workflow.id",
+        "workflow.reset.base",
+        CANCELLED,
+        [("activity.reset.base", COMPLETED, 1), *[("activity.reset.base", "scheduled", 1)] * 2],
+    ),
     "ui__workflow.pending-activities": (
         "09db15_Running",
         "RainbowStatusesWorkflow",
