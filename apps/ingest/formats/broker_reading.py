@@ -147,7 +147,7 @@ def _open(message: BrokerMessage, document: Any, is_json: bool) -> tuple[BrokerM
         if inner is None:
             return None, None, False
         message = inner
-        document, is_json = plain_json.parse(message.body)
+        document, is_json = _parsed(message)
     is_nothing = _BLANK.fullmatch(message.body) is not None and not message.headers
     return (None if is_nothing else message), document, is_json
 
