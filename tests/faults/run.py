@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -111,9 +112,11 @@ def main() -> int:
         "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
     }
     os.environ.pop("DATABASE_URL", None)
+    # Told to end, it takes what it started along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     system = System(data, options.port)
-    system.start()
     try:
+        system.start()
         import django
 
         django.setup()

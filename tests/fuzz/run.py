@@ -41,7 +41,7 @@ def main() -> int:
             [sys.executable, "-m", "tests.fuzz.run", "--inside", name, "--seconds", str(options.seconds)],
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        lines = done.stderr.splitlines()
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("INFO")]
         runs = next((line for line in reversed(lines) if line.startswith("Done ")), "stopped")
         failed += done.returncode != 0
         print(

@@ -43,15 +43,17 @@ def strict_json(data: bytes) -> None:
 
 
 def cloudevent_structured(data: bytes) -> None:
-    _checked(lambda: cloudevents.decode_structured(Payload(data, cloudevents.STRUCTURED, {}), NOW, LIMITS))
+    _checked(
+        lambda: cloudevents.decode_structured(Payload(body=data, content_type=cloudevents.STRUCTURED), NOW, LIMITS)
+    )
 
 
 def cloudevent_batch(data: bytes) -> None:
-    _checked(lambda: cloudevents.decode_batch(Payload(data, cloudevents.BATCH, {}), NOW, LIMITS))
+    _checked(lambda: cloudevents.decode_batch(Payload(body=data, content_type=cloudevents.BATCH), NOW, LIMITS))
 
 
 def cloudevent_lines(data: bytes) -> None:
-    _checked(lambda: cloudevents.decode_ndjson(Payload(data, cloudevents.NDJSON, {}), NOW, LIMITS))
+    _checked(lambda: cloudevents.decode_ndjson(Payload(body=data, content_type=cloudevents.NDJSON), NOW, LIMITS))
 
 
 def cloudevent_headers(data: bytes) -> None:
@@ -59,7 +61,11 @@ def cloudevent_headers(data: bytes) -> None:
     head, _, body = data.partition(b"\n\n")
     pairs = (line.partition(b":") for line in head.split(b"\n"))
     attributes = {name.decode("latin-1"): value.decode("latin-1") for name, _, value in pairs if name}
-    _checked(lambda: cloudevents.decode_binary(Payload(body, cloudevents.JSON, attributes), NOW, LIMITS))
+    _checked(
+        lambda: cloudevents.decode_binary(
+            Payload(body=body, content_type=cloudevents.JSON, attributes=attributes), NOW, LIMITS
+        )
+    )
 
 
 def traces_protobuf(data: bytes) -> None:
