@@ -506,7 +506,7 @@
 
   function isFar(row, box) {
     const { top, bottom } = row.getBoundingClientRect();
-    return bottom < box.top - 200 || top > Math.min(box.bottom, innerHeight) + 200;
+    return bottom < box.top - 200 || top > box.bottom + 200;
   }
 
   function setUpEdges(region) {
