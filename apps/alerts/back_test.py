@@ -87,7 +87,8 @@ def back_test(rule: Rule, now: Micros, *, days: int = DAYS) -> BackTest:
     found = []
     messages = 0
     for key, held in by_key.items():
-        openings = [one for one in _openings(key, held, rule.pending_us, at_least) if one.opened_at >= since]
+        # What has not held for long enough yet opens nothing yet.
+        openings = [one for one in _openings(key, held, rule.pending_us, at_least) if since <= one.opened_at <= now]
         messages += _messages(openings, rule.cooldown_us, now)
         found += openings
     found.sort(key=lambda opening: (-opening.opened_at, opening.key))

@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from apps.projects.models import Project, Role, Scope, Source
+from apps.sagas.deadlines import LEAST_FACTOR, MOST_FACTOR
 
 #: Days a token may be valid; "" = for ever.
 LIFETIMES = (("", "until it is revoked"), ("1", "1 day"), ("30", "30 days"), ("90", "90 days"), ("365", "1 year"))
@@ -31,11 +32,12 @@ class ProjectForm(forms.ModelForm):
 
     class Meta:
         model = Project
-        fields = ("name", "skew_tolerance_seconds", "orphan_grace_seconds", "retention_days")
+        fields = ("name", "skew_tolerance_seconds", "orphan_grace_seconds", "retention_days", "deadline_factor")
 
     skew_tolerance_seconds = forms.FloatField(min_value=0, max_value=3600)
     orphan_grace_seconds = forms.FloatField(min_value=0, max_value=7 * 86400)
     retention_days = forms.IntegerField(min_value=1, max_value=3650)
+    deadline_factor = forms.FloatField(min_value=LEAST_FACTOR, max_value=MOST_FACTOR)
 
 
 class NewProjectForm(forms.ModelForm):

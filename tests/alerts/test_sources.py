@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from apps.alerts.back_test import BackTest, back_test
 from apps.alerts.models import Incident, Rule
-from apps.alerts.rules import RuleDraft, RuleError, save_rule
+from apps.alerts.rules import RuleDraft, RuleError, save_rule, unsaved
 from apps.lib import micros
 from apps.projects.models import Source, SourceKind
 from apps.sagas import queries, rhythms
@@ -223,3 +224,69 @@ def _bucket(seconds: int) -> int:
     from apps.sagas.histogram import bucket_of
 
     return bucket_of(seconds * micros.SECOND)
+
+
+def tallies(world: World, *minutes: tuple[int, float, float]) -> None:
+    """(minute, seconds of its last arrival, how old its newest event was then)."""
+    base = at(0) // micros.MINUTE
+    SourceTally.objects.bulk_create(
+        SourceTally(
+            source=world.source,
+            minute=base + minute,
+            last_seen_at=(base + minute) * micros.MINUTE + int(second * micros.SECOND),
+            last_event_at=(base + minute) * micros.MINUTE + int((second - age) * micros.SECOND),
+        )
+        for minute, second, age in minutes
+    )
+
+
+def tried(world: World, condition: str, minute: int, **facts: object) -> BackTest:
+    rule = unsaved(world.project.pk, RuleDraft(name="new", condition=condition, **facts))  # type: ignore[arg-type]
+    return back_test(rule, (at(0) // micros.MINUTE + minute) * micros.MINUTE)
+
+
+class TestTriedOnThePast:
+    def test_silences_are_told_by_the_minutes_without_arrivals(self, world: World) -> None:
+        SourceRhythm.objects.create(source=world.source, gap_count=60, usual_us=10**6, limit_us=90 * micros.SECOND)
+        tallies(world, *((minute, 59, 0) for minute in (*range(30), *range(45, 60), *range(63, 70))))
+
+        found = tried(world, "source_silent", 70)
+
+        base = at(0) // micros.MINUTE
+        later, earlier = found.openings
+        assert (found.opened, found.is_complete) == (2, True)
+        assert earlier.title.startswith("orders had fallen silent: nothing since 2026-11-19 14:")
+        assert earlier.opened_at == (base + 29) * micros.MINUTE + (59 + 90) * micros.SECOND
+        assert earlier.resolved_at == (base + 45) * micros.MINUTE
+        assert later.resolved_at == (base + 63) * micros.MINUTE
+
+    def test_a_silence_that_lasts_is_open_now(self, world: World) -> None:
+        SourceRhythm.objects.create(source=world.source, gap_count=60, usual_us=10**6, limit_us=90 * micros.SECOND)
+        tallies(world, *((minute, 59, 0) for minute in range(10)))
+        assert [one.resolved_at for one in tried(world, "source_silent", 20).openings] == [None]
+        assert tried(world, "source_silent", 11).opened == 0
+        assert tried(world, "source_silent", 20, pending_us=30 * micros.MINUTE).opened == 0
+
+    def test_a_source_without_a_rhythm_was_never_silent(self, world: World) -> None:
+        tallies(world, (0, 0, 0), (500, 0, 0))
+        assert tried(world, "source_silent", 501).opened == 0
+
+    def test_lags_are_told_by_how_old_events_were_when_they_arrived(self, world: World) -> None:
+        Source.objects.filter(pk=world.source.pk).update(kind=SourceKind.CONSUMER)
+        tallies(world, (0, 30, 5), (1, 30, 130), (2, 30, 300), (3, 30, 20), (9, 30, 119))
+
+        found = tried(world, "source_lagging", 12)
+
+        (opening,) = found.openings
+        base = at(0) // micros.MINUTE
+        assert (opening.title, found.is_complete) == ("orders lags", True)
+        assert opening.opened_at == (base + 1) * micros.MINUTE + 30 * micros.SECOND
+        assert opening.resolved_at == (base + 3) * micros.MINUTE + 30 * micros.SECOND
+        assert tried(world, "source_lagging", 12, parameters={"behind": 250}).opened == 1
+        assert tried(world, "source_lagging", 12, parameters={"behind": 301}).opened == 0
+
+    def test_of_pollers_and_http_sources_it_does_not_say_more_than_is_known(self, world: World) -> None:
+        tallies(world, (1, 30, 3000))
+        assert tried(world, "source_lagging", 12).opened == 0, "HTTP sources do not lag"
+        Source.objects.filter(pk=world.source.pk).update(kind=SourceKind.POLLER)
+        assert tried(world, "source_lagging", 12).is_complete is False

@@ -38,7 +38,7 @@ def test_a_discarded_letter_is_gone_for_good_and_the_others_stay(
     probe_queue(queue, NOW - MINUTE)
     for number in (1, 2):
         told(project, source, f"o-{number}", EventKind.SAGA_STARTED)
-        broker.die(b'{"n": 1}', {**HEADERS, "ce_id": f"e-{number}", "ce_correlationid": f"o-{number}"})
+        broker.die(b'{"n": %d}' % number, {**HEADERS, "ce_id": f"e-{number}", "ce_correlationid": f"o-{number}"})
     probe_queue(queue, NOW)
     first = DeadLetter.objects.filter(queue=queue).earliest("message_id")
 

@@ -8,8 +8,10 @@ from django.urls import reverse
 from apps.lib import micros
 from apps.projects.models import Project, Source
 from apps.sagas.learned_deadlines import learn
-from apps.sagas.models import LearnedFlow, SourceRhythm, SourceTally
-from tests.sagas.stories import Shop, at
+from apps.sagas.models import LearnedDeadline, LearnedFlow, SourceRhythm, SourceTally
+from apps.web import wording
+from apps.web.templatetags.ui import duration_text
+from tests.sagas.stories import Shop, at, completed, saga, started
 from tests.sagas.test_learned_deadlines import runs
 from tests.web.conftest import SignIn, text_of
 
@@ -56,3 +58,19 @@ def test_the_sources_page_marks_who_has_fallen_silent(sign_in: SignIn, shop: Pro
     rhythm.limit_us = 10_000_000
     rhythm.save()
     assert "silent</span>" in text_of(sign_in("viewer").get(reverse("web:sources")))
+
+
+def test_the_page_of_a_saga_says_what_its_learned_deadline_rests_on(
+    sign_in: SignIn, shop: Project, learned: None
+) -> None:
+    told = Shop(shop, Source.objects.get(project=shop))
+    told.tell(started("charge", 100, correlation_id="late-one"), started("ship", 100, correlation_id="unlearned"))
+    page = text_of(sign_in("viewer").get(reverse("web:correlation", args=["late-one"])))
+    row = LearnedDeadline.objects.get(step="charge")
+    assert "deadline of charge" in page
+    assert f"p99 {duration_text(row.p99_us)} × 3" in page
+    assert "over 60 runs" in page
+    assert all(wording.iso_text(moment) in page for moment in (row.since, row.until)), "from when to when"
+    assert "deadline of" not in text_of(sign_in("viewer").get(reverse("web:correlation", args=["unlearned"])))
+    told.tell(completed("charge", 103, correlation_id="late-one"), saga("completed", 103, correlation_id="late-one"))
+    assert "deadline of charge" not in text_of(sign_in("viewer").get(reverse("web:correlation", args=["late-one"])))

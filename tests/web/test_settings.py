@@ -14,7 +14,8 @@ from apps.alerts.rules import ensure_built_in
 from apps.lib.micros import MINUTE
 from apps.projects.models import Membership, Project, Source, Token
 from apps.projects.tokens import authenticate
-from apps.sagas.models import FindingDue
+from apps.sagas.learned_deadlines import factor_of
+from apps.sagas.models import FindingDue, LearnedFlow
 from tests.web.conftest import PASSWORD, SignIn, text_of
 
 
@@ -272,3 +273,22 @@ def test_what_findings_are_judged_by_is_judged_anew_when_it_changes(sign_in: Sig
     assert FindingDue.objects.count() == 1
     shop.refresh_from_db()
     assert shop.skew_tolerance_seconds == 5.0
+
+
+def test_a_project_s_factor_of_learned_deadlines_is_set_and_followed_by_its_flows(
+    sign_in: SignIn, shop: Project
+) -> None:
+    LearnedFlow.objects.create(project=shop, flow="order", looked_at=5, seen_event_at=5)
+    fields = {"name": "Shop", "skew_tolerance_seconds": 1, "orphan_grace_seconds": 300, "retention_days": 30}
+    admin = sign_in("admin")
+
+    for wrong in ("0.5", "101", "often", ""):
+        assert post(admin, "", **fields, deadline_factor=wrong).status_code == 200
+        assert Project.objects.get(pk=shop.pk).deadline_factor == 3
+    assert LearnedFlow.objects.get().looked_at == 5
+    post(admin, "", **fields, deadline_factor="4.5")
+
+    assert factor_of(shop.pk, "order") == 4.5
+    assert LearnedFlow.objects.get().looked_at == 0, "the next look is due at once"
+    assert 'value="4.5"' in text_of(admin.get("/settings"))
+    assert "p99 × 4.5" in text_of(sign_in("viewer").get("/settings"))

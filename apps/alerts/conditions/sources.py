@@ -6,19 +6,21 @@ has told (`apps.sagas.watermarks`): a feed that stops makes one incident, and no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from django.db import connection
+from django.db.models import Max
 
 from apps.alerts.causes import Cause, shown
 from apps.alerts.conditions.defaults import BuiltIn
 from apps.alerts.conditions.marks import marks_of
 from apps.alerts.conditions.parameters import Parameter, span_of
+from apps.alerts.conditions.spells import Spell, runs_of
 from apps.alerts.models import Rule
 from apps.lib import micros
-from apps.lib.micros import Micros
+from apps.lib.micros import DAY, MINUTE, Micros
 from apps.projects.models import Source, SourceKind
-from apps.sagas.models import SourceRhythm
+from apps.sagas.models import SourceRhythm, SourceTally
 from apps.sagas.query import QueryError
 from apps.sagas.watermarks import NOTHING_YET
 
@@ -34,6 +36,7 @@ class SourceSilent:
     """Sources whose learned rhythm is broken: nothing for much longer than ever usual."""
 
     code = "source_silent"
+    takes_query = False
     label = "A source has fallen silent"
     built_in: BuiltIn | None = BuiltIn(severity="warning")
     dimensions: tuple[str, ...] = ()
@@ -66,11 +69,26 @@ class SourceSilent:
         ]
         return sorted(found, key=lambda cause: (cause.since, cause.key))
 
+    def past(self, rule: Rule, since: Micros, now: Micros) -> tuple[list[Spell], bool]:
+        """By the figures of each minute and the rhythm as it is known now: pauses within a minute are not kept."""
+        _refuse_query(rule.query)
+        spells = []
+        rhythms = SourceRhythm.objects.filter(source__project_id=rule.project_id, source__is_active=True)
+        for rhythm in rhythms.exclude(limit_us=None).select_related("source"):
+            seen_at: Micros | None = None
+            for minute, last, _ in _minutes(rhythm.source_id, since - DAY, now):
+                # The first arrival of a minute is at its beginning at the earliest.
+                spells += _silent_spell(rhythm, seen_at, minute * MINUTE)
+                seen_at = last
+            spells += _silent_spell(rhythm, seen_at, None, now)
+        return [spell for spell in spells if spell.ends is None or spell.ends >= since], True
+
 
 class SourceLagging:
     """Consumers with messages left to read, and pollers without a successful poll, that are behind for too long."""
 
     code = "source_lagging"
+    takes_query = False
     label = "A source lags"
     built_in: BuiltIn | None = BuiltIn(severity="warning")
     dimensions: tuple[str, ...] = ()
@@ -112,6 +130,45 @@ class SourceLagging:
             if source.pk in behind
         ]
         return sorted(found, key=lambda cause: (cause.since, cause.key))
+
+    def past(self, rule: Rule, since: Micros, now: Micros) -> tuple[list[Spell], bool]:
+        """By how old the newest event of each minute was when it arrived. When polls failed is not kept."""
+        _refuse_query(rule.query)
+        behind = max(span_of(rule.parameters, BEHIND), rule.pending_us)
+        spells, is_complete = [], True
+        for source in _pulled(rule.project_id):
+            is_complete = is_complete and source.kind != SourceKind.POLLER
+            looks = [
+                (seen_at, event_at is not None and seen_at - event_at >= behind)
+                for _, seen_at, event_at in _minutes(source.pk, since, now)
+            ]
+            title = f"{shown(source.name)} lags"
+            for begins, ends in runs_of(looks):
+                # Held until the present: only if it still does.
+                is_over = ends is None and now - looks[-1][0] >= 2 * MINUTE
+                until = looks[-1][0] + MINUTE if is_over else ends
+                spells.append(Spell(("source", str(source.pk)), title, begins, until, is_settled=True))
+        return spells, is_complete
+
+
+def _minutes(source_id: int, since: Micros, now: Micros) -> Iterator[tuple[int, Micros, Micros | None]]:
+    """What a source sent in each minute: the minute, its last arrival, the time of its newest event."""
+    tallies = SourceTally.objects.filter(source_id=source_id, minute__gte=since // MINUTE, last_seen_at__lt=now)
+    rows = tallies.order_by("minute").values("minute").annotate(seen=Max("last_seen_at"), event=Max("last_event_at"))
+    for row in rows.iterator():
+        yield row["minute"], row["seen"], row["event"]
+
+
+def _silent_spell(
+    rhythm: SourceRhythm, seen_at: Micros | None, next_at: Micros | None, now: Micros | None = None
+) -> list[Spell]:
+    """The silence between two arrivals, if it was one; `next_at` None: until now there was none."""
+    limit = rhythm.limit_us or 0
+    until = next_at if next_at is not None else now
+    if seen_at is None or until is None or until - seen_at <= limit:
+        return []
+    title = f"{shown(rhythm.source.name)} had fallen silent: nothing since {_clock(seen_at)}"
+    return [Spell(("source", str(rhythm.source_id)), title, seen_at + limit, next_at)]
 
 
 def _pulled(project_id: int) -> Iterable[Source]:

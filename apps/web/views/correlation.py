@@ -38,6 +38,7 @@ from apps.web.access import project_view
 from apps.web.as_curl import as_curl
 from apps.web.comparison_shown import comparison_context
 from apps.web.correlation_address import TABS, Address, read_address
+from apps.web.deadline_table import evidence_of
 from apps.web.diagrams_shown import DOWNLOADS, causation_context, download, sequence_context
 from apps.web.findings_shown import lines
 from apps.web.letters_shown import letters_of_saga
@@ -207,6 +208,7 @@ def _heading(view: CorrelationView, now: Micros, marks: Mapping[int, Micros]) ->
         "stuck_at": min(overdue, default=None),
         "stuck_why": _why_stuck(stuck[0]) if stuck else "",
         "next_deadline": None if stuck else min((at for at in due if at is not None), default=None),
+        "learned": evidence_of(one.instance for one in view.instances[:6]),
         "story": tell(view, now, watermarks=marks),
         "sums": sum_up(view, now),
         "against": against_usual_flow(view, worst, now) if worst is not None else None,
