@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import pytest
+from allauth.socialaccount.models import SocialAccount, SocialToken
 from cryptography.hazmat.primitives.asymmetric import rsa
 from django.contrib.auth import get_user_model
 from django.test import Client
@@ -172,3 +173,10 @@ def test_going_there_needs_a_form(provider: Provider, shop: Project) -> None:
 
 def test_without_an_issuer_there_is_no_button(db: None) -> None:
     assert "Sign in with" not in text_of(Client().get("/login"))
+
+
+def test_no_token_of_the_provider_is_kept(provider: Provider, sign_in: SignIn) -> None:
+    sign_on(sign_in("viewer"), process="connect")
+
+    assert SocialAccount.objects.count() == 1
+    assert not SocialToken.objects.exists()
