@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
@@ -29,6 +29,8 @@ PATH = "/api/v1/events"
 MOST_HELD_BYTES = 64 * 1024 * 1024
 #: A sender must have sent its body by then.
 READ_SECONDS = 30.0
+#: A sender hears by then whether its events are stored: when PostgreSQL hangs, that they are not known to be.
+ANSWER_SECONDS = 8.0
 
 #: The rest of a body may still be coming: no other request can be read from this connection.
 _CLOSE = (("connection", "close"),)
@@ -36,6 +38,7 @@ _CLOSE = (("connection", "close"),)
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
+T = TypeVar("T")
 
 _shares = Shares(settings.INGEST_MAX_REQUESTS_PER_PROJECT)
 _allowances = Allowances()
@@ -86,7 +89,7 @@ async def _answer(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
     if door.is_quick_to_admit(headers):
         admission = door.admit(headers)
     else:
-        admission = await in_thread(door.admit, headers)
+        admission = await _in_time(in_thread(door.admit, headers))
     rate = settings.INGEST_EVENTS_PER_SECOND
     _allowances.check(admission.source_id, rate)
     parts: list[bytes] = []
@@ -94,11 +97,21 @@ async def _answer(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
         try:
             await _read(receive, parts, settings.INGEST_MAX_BODY_BYTES)
             body = parts[0] if len(parts) == 1 else b"".join(parts)
-            answer = await _take_in(admission, body, micros.now())
+            answer = await _in_time(_take_in(admission, body, micros.now()))
         finally:
             _hold(-sum(map(len, parts)))
     _allowances.charge(admission.source_id, rate, answer.items)
     return answer
+
+
+async def _in_time(work: Awaitable[T]) -> T:
+    """What comes of the work. Raises Refusal when it takes too long: it may still be done, so it can be sent again."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await work
+    except TimeoutError:
+        logger.warning("a request is answered 503: the database takes longer than %.0f s", ANSWER_SECONDS)
+        raise Refusal(answers.unavailable()) from None
 
 
 async def _answer_push(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
@@ -109,8 +122,9 @@ async def _answer_push(scope: MutableMapping[str, Any], receive: Receive) -> Ans
     parts: list[bytes] = []
     try:
         await _read(receive, parts, pushes.most_bytes(scope["path"]))
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        whole = pushes.PushRequest(scope["method"], scope["path"], query, scope["headers"], body)
+        # A document may be long: it is not held twice.
+        parts[:] = [b"".join(parts)] if len(parts) > 1 else parts
+        whole = pushes.PushRequest(scope["method"], scope["path"], query, scope["headers"], parts[0])
         return await in_thread(pushes.answered, whole, micros.now())
     finally:
         _hold(-sum(map(len, parts)))
