@@ -66,7 +66,7 @@ def test_a_switched_off_account_has_no_sessions(sign_in: SignIn) -> None:
 
 
 def test_unknown_fields_of_a_form_change_nothing(shop: Project) -> None:
-    join(shop, role="admin", is_superuser="1", is_staff="1", project="rival")
+    join(shop, role="admin", is_superuser="1", is_staff="1")
 
     user = get_user_model().objects.get()
     assert not user.is_superuser
