@@ -33,8 +33,13 @@ class Verdict:
             self.wrong.append(f"{check}: {said}")
 
 
-def judge(project: Project, source: Source, ledger: Ledger, verdict: Verdict, *, is_calm: bool = True) -> None:
-    """C1 to C6 and C10 for what one ledger sent to one source. `is_calm`: nothing else was sent to the project."""
+def judge(
+    project: Project, source: Source, ledger: Ledger, verdict: Verdict, *, is_calm: bool = True, stale: float = 10
+) -> None:
+    """C1 to C6 and C10 for what one ledger sent to one source.
+
+    `is_calm`: nothing else was sent to the project. `stale`: seconds after which what was acknowledged must be read.
+    """
     ids = list(Event.objects.filter(source_ref=source.pk).values_list("event_id", flat=True))
     stored = set(ids)
     verdict.hold("C1 lost", not ledger.acknowledged - stored, sorted(ledger.acknowledged - stored)[:5])
@@ -49,7 +54,7 @@ def judge(project: Project, source: Source, ledger: Ledger, verdict: Verdict, *,
         verdict.hold("C4 rebuild differs", digest(before) == digest(after), difference(before, after))
     _ask_oracle(project, ledger, verdict)
 
-    verdict.hold("C6 stale", _p99(ledger.staleness) <= 10, _p99(ledger.staleness))
+    verdict.hold("C6 stale", _p99(ledger.staleness) <= stale, _p99(ledger.staleness))
     verdict.hold("C9 internal errors", not ledger.statuses[500] + ledger.read_statuses[500], "HTTP 500 was answered")
     verdict.hold("503 without Retry-After", not ledger.without_retry_after, ledger.without_retry_after)
     verdict.hold("the sender complains", not ledger.complaints, ledger.complaints[:3])

@@ -207,7 +207,8 @@ def _one(system: System, fault: Any, options: argparse.Namespace, target: Target
         connections.close_all()
         if fault.tells:
             _check_told(project, target.told[told_at:], verdict, trials=done)
-        checks.judge(project, source, sender.ledger, verdict, is_calm=not fault.tells)
+        stale = (10 + fault.within) * options.slow
+        checks.judge(project, source, sender.ledger, verdict, is_calm=not fault.tells, stale=stale)
     except Exception as error:
         verdict.wrong.append(f"{type(error).__name__}: {error}")
         traceback.print_exc()
