@@ -9,7 +9,7 @@ export SAGASCOPE_DATA
 BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cksum < requirements.lock | tr -s ' ' '-')
 PYTEST_WORKERS ?= 2
-CITUS_TESTS ?= tests/sagas/test_laws.py tests/sagas/test_group_commit.py tests/sagas/test_queries.py
+CITUS_TESTS ?= tests/sagas/test_laws.py tests/sagas/test_queries.py tests/api/test_reading.py tests/alerts/test_stuck.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo dev up test lint format bench e2e interop faults mutants hostile fuzz screenshots citus migrate lock browser clean
@@ -60,9 +60,8 @@ format: $(STAMP) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP) ## Measure: ingest against a bare COPY, and the other benchmarks
-	@for file in benchmarks/*.py; do \
-	    case $$file in */stage.py) ;; *) echo "== $$file"; $(BIN)/python $$file || exit 1;; esac; done
+bench: $(STAMP) ## Measure all that fits in a quarter of an hour, and write docs/benchmarks.md (BENCH=--full: all of it)
+	@$(BIN)/python benchmarks/everything.py $(BENCH)
 
 # CITUS_SOURCE: an unpacked source of Citus, instead of cloning it. Redis is the data folder's own.
 citus: $(STAMP) ## Build Citus, and run the laws, lists and the API on a cluster of three PostgreSQL servers

@@ -1,9 +1,9 @@
 """What a large store does to everything else: lists, export, reading the past anew, retention.
 
 A seeded generator (`store.py`) fills it through COPY; ten million events by default. Then every list page and every
-list of the API is fetched again and again over one connection after the other, with the queries that people type; counted
-is the wall clock of each answer. After that the past is read anew by as many processes as there are cores, sagas past
-their retention are forgotten and partitions dropped, and the events are exported, each for a bounded time.
+list of the API is fetched again and again, one after the other, with the queries that people type; counted is the wall
+clock of each answer. After that the instances are exported, the past is read anew by as many processes as there are
+cores, sagas past their retention are forgotten and partitions dropped, each for a bounded time.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from django.db.backends.utils import CursorWrapper
 
 TABLES = ("event", "step_execution", "settled_facts")
+#: Settings of tables whose rows are rewritten with every event: vacuum comes when a twentieth of them has died.
+REWRITTEN = {"autovacuum_vacuum_scale_factor": "0.05", "autovacuum_analyze_scale_factor": "0.05"}
 DAY_MS = 24 * 3600 * 1000
 AHEAD = 8
 
@@ -75,6 +77,12 @@ def partition_bounds(table: str) -> dict[str, tuple[int, int]]:
     found = {name: _BOUNDS.search(text) for name, text in rows}
     bounds = {name: (_milliseconds(match[1]), _milliseconds(match[2])) for name, match in found.items() if match}
     return dict(sorted(bounds.items(), key=lambda entry: entry[1]))
+
+
+def _with(table: str) -> str:
+    if table != "step_execution":
+        return ""
+    return f" WITH ({', '.join(f'{name} = {value}' for name, value in REWRITTEN.items())})"
 
 
 def _milliseconds(bound: str) -> int:
