@@ -18,6 +18,7 @@ import psycopg
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
+from apps.lib import failpoints
 from apps.lib.alone import alone
 from apps.lib.processes import pool
 from apps.projects.models import Project
@@ -261,6 +262,8 @@ def _visit(run: Reprojection, batch: Sequence[Correlation]) -> None:
         with transaction.atomic():
             reproject(run.project_id, [correlation.correlation_id for correlation in batch])
             _note_progress(run, batch)
+            failpoints.reach("rebuild.projected")
+        failpoints.reach("rebuild.committed")
 
     _with_tries(both)
 

@@ -62,6 +62,18 @@ def point(name: str) -> Inject:
     return inject
 
 
+def rebuilding(name: str) -> Inject:
+    """The same, of a worker that projects the project's past anew meanwhile."""
+
+    def inject(context: Context, dice: random.Random, trial: int) -> None:
+        from apps.sagas import rebuild
+
+        rebuild.start(context.project_id, "the fault suite")
+        point(name)(context, dice, trial)
+
+    return inject
+
+
 def postgres(context: Context, dice: random.Random, trial: int) -> None:
     context.system.kill_postgres()
 
@@ -155,6 +167,7 @@ FAULTS = (
     Fault("F1", "kill -9 the web process or a recorder, mid-batch", web, 30, 300, within=12, pause=6),
     *(Fault("F2", f"die at {name}", point(name), 5, 50, within=5, pause=2) for name in _INGEST),
     Fault("F2", "die at judge.judged", point("judge.judged"), 5, 50),
+    *(Fault("F2", f"die at {name}", rebuilding(name), 5, 50) for name in ("rebuild.projected", "rebuild.committed")),
     Fault("F3", "kill -9 the whole of PostgreSQL", postgres, 20, 200, within=10, pause=7),
     Fault("F4", "kill -9 one backend, or end all of them", backend, 20, 200, within=5, pause=2),
     Fault("F5", "PostgreSQL hangs for 30 s", hanging_postgres, 5, 50, within=10, is_long=True),

@@ -22,7 +22,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,8 @@ class Context:
     system: System
     token: str
     verdict: Any
+    project_id: int
     is_nightly: bool = False
-    posted: list[str] = field(default_factory=list)
 
     def post_one(self) -> tuple[int, float]:
         """Send an empty list; the status, 0 for none within 30 s, and how long it took."""
@@ -176,7 +176,7 @@ def _one(system: System, fault: Any, options: argparse.Namespace, target: Target
         _receiver(project, target)
     connections.close_all()
     verdict = checks.Verdict()
-    context = Context(system, probe, verdict, options.nightly)
+    context = Context(system, probe, verdict, project.pk, options.nightly)
     trials = options.trials or (fault.nightly if options.nightly else fault.trials)
     dice = random.Random(f"{options.seed}-{name}")
     log_at, told_at = system.log_size(), len(target.told)

@@ -75,7 +75,8 @@ def expected(events: list[dict[str, Any]]) -> Expected:
             by_step.setdefault(event["sagastep"], []).append(event)
     for step, told in by_step.items():
         outcomes = [event["sagakind"].partition(".")[2] for event in told]
-        attempts = max([event.get("sagaattempt", 0) for event in told] + [outcomes.count("started"), 1])
+        numbers = {event.get("sagaattempt") for event in told}
+        attempts = max(outcomes.count("started"), 1) if None in numbers else len(numbers)
         status = "completed" if "completed" in outcomes else "failed" if outcomes[-1] == "failed" else "running"
         known.steps[step] = (status, attempts)
     if "saga.completed" in kinds:
