@@ -337,6 +337,27 @@ def test_eventbridge_sends_executions_and_anything_else(web_door: WebDoor) -> No
     assert {event.type for event in web_door.stored(name)} == {"FAILED", "PaymentCharged"}
 
 
+def test_log_lines_of_an_execution_come_as_a_file_or_as_cloudwatch_delivers_them(web_door: WebDoor) -> None:
+    name = unique("order")
+    arn = f"arn:aws:states:eu-west-1:111122223333:execution:Order:{name}"
+    moments = ("ExecutionStarted", "ExecutionSucceeded")
+    lines = [
+        {"id": str(number), "type": kind, "details": {}, "previous_event_id": str(number - 1)}
+        | {"event_timestamp": str(1_763_700_000_000 + number), "execution_arn": arn}
+        for number, kind in enumerate(moments, 1)
+    ]
+    events = [{"id": f"l-{index}", "timestamp": 1, "message": dumps(line).decode()} for index, line in enumerate(lines)]
+    delivered = {"messageType": "DATA_MESSAGE", "logGroup": "states", "logEvents": events}
+    packed = {"awslogs": {"data": base64.b64encode(gzip.compress(dumps(delivered))).decode()}}
+
+    first = push(web_door, "/api/v1/histories/stepfunctions", b"\n".join(map(dumps, lines)), NDJSON)
+    second = push(web_door, "/api/v1/histories/stepfunctions", dumps(packed))
+
+    assert (first.status, first.json["accepted"], first.json["rejected"]) == (200, 2, [])
+    assert (second.status, second.json["duplicates"], second.json["rejected"]) == (200, 2, [])
+    assert [event.type for event in web_door.stored(name)] == list(moments)
+
+
 def test_access_logs_come_line_by_line(web_door: WebDoor) -> None:
     body = sample_text("gateway/dev/istio_envoy_access_log.ndjson").encode()
 
