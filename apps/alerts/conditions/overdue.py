@@ -115,9 +115,9 @@ def _spell(
 ) -> Spell:
     facts = {"flow": flow, "step": step, "error_fingerprint": error, "service": service}
     key = tuple(facts[name] if name in by else "" for name in DIMENSIONS)
-    who = shown(flow) if "flow" in by else "sagas"
-    what = f" waits for {shown(step)}" if step and "step" in by else " is stuck"
-    return Spell(key, f"{who}{what}", begins, ends, correlation_id)
+    who, waits, are = (shown(flow), "waits", "is") if "flow" in by else ("sagas", "wait", "are")
+    what = f"{waits} for {shown(step)}" if step and "step" in by else f"{are} stuck"
+    return Spell(key, f"{who} {what}", begins, ends, correlation_id)
 
 
 def _limits(project_id: int) -> tuple[list[_Limit], list[str]]:
