@@ -42,7 +42,8 @@ def main() -> int:
     options = parser.parse_args()
     program = shutil.which("nginx", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
     if program is None:
-        raise SystemExit("nginx is not installed: install the package nginx")
+        print("SKIP  two web processes behind nginx: install the package nginx")
+        return 0
     os.environ.setdefault("INGEST_RECORDERS", "1")
     with servers(), ExitStack() as running:
         ports = [running.enter_context(web_process()) for _ in range(2)]
