@@ -16,7 +16,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apps.config.settings")
 
 app = Celery("sagascope")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["apps.sagas", "apps.dlq", "apps.ingest", "apps.alerts"])
+app.autodiscover_tasks(["apps.sagas", "apps.dlq", "apps.ingest", "apps.alerts", "apps.web"])
 
 
 def _every(seconds: float, task: str) -> dict:
@@ -36,4 +36,5 @@ app.conf.beat_schedule = {
     "compact-rollups": _every(10.0, "apps.sagas.tasks.compact"),
     "partitions": _every(3600.0, "apps.sagas.tasks.partitions"),
     "retain": _every(3600.0, "apps.sagas.tasks.retain"),
+    "forget-sessions": _every(3600.0, "apps.web.tasks.forget_sessions"),
 }

@@ -11,11 +11,13 @@ from allauth.usersessions.models import UserSession
 from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
 from django.test import Client
 
 from apps.projects.models import Membership, Project
 from apps.web import live
 from apps.web.accounts import sessions
+from apps.web.tasks import forget_sessions
 from tests.web.conftest import PASSWORD, SignIn, text_of
 from tests.web.sockets import Socket
 
@@ -121,6 +123,20 @@ def test_a_session_that_is_used_lasts_longer_than_one_that_is_not(
     assert client.session["seen"] == later
     # Written down every few minutes, not with each request.
     assert django_settings.SESSION_COOKIE_NAME not in client.get("/").cookies
+
+
+def test_sessions_that_ended_by_themselves_are_forgotten(sign_in: SignIn) -> None:
+    sign_in("viewer")
+    Session.objects.all().delete()
+    here, left = signed_in(), signed_in("203.0.113.9")
+    Session.objects.filter(session_key=left.session.session_key).update(expire_date="2020-01-01T00:00:00Z")
+
+    forget_sessions()
+
+    assert list(UserSession.objects.values_list("ip", flat=True)) == ["127.0.0.1"]
+    assert Session.objects.filter(session_key=here.session.session_key).exists()
+    assert Session.objects.count() == 1
+    assert here.get("/").status_code == 200
 
 
 def test_cookies_are_closed_to_scripts_and_other_sites(sign_in: SignIn) -> None:

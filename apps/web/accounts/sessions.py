@@ -13,8 +13,11 @@ from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib.auth import logout
 from django.contrib.auth.signals import user_logged_in
+from django.contrib.sessions.models import Session
+from django.db.models import Exists, OuterRef
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 
 from apps.web.live import end_session
 
@@ -87,6 +90,14 @@ def end(request: HttpRequest, *, number: int | None) -> int:
     chosen = list(others if number is None else others.filter(pk=number))
     get_adapter().end_sessions(chosen)
     return len(chosen)
+
+
+def forget_expired() -> int:
+    """Delete sessions that nobody used for too long, and their entries in people's lists. Returns how many."""
+    ended, _ = Session.objects.filter(expire_date__lt=timezone.now()).delete()
+    kept = Session.objects.filter(session_key=OuterRef("session_key"))
+    UserSession.objects.filter(~Exists(kept)).delete()
+    return ended
 
 
 def client_of(user_agent: str) -> str:

@@ -82,6 +82,8 @@ def show(request: HttpRequest) -> HttpResponse:
         messages.success(request, told)
         return redirect("web:settings_account")
     form = PasswordChangeForm(request.user, request.POST or None)  # type: ignore[arg-type]  # signed in
+    # The page begins with the account, not with this form.
+    form.fields["old_password"].widget.attrs.pop("autofocus", None)
     if request.method == "POST" and form.is_valid():
         session_key = request.session.session_key
         user = form.save()
