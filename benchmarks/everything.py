@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, tuple[str, list[str]]] = {
     "pages": ("The correlation page of long sagas", ["--short"]),
     "large": ("Lists, rebuild and retention on a large store", ["--events", "1000000", "--seconds", "20"]),
     "bloat": ("What a million updates leave behind", ["--updates", "200000"]),
+    "overload": ("Five times too much", ["--seconds", "60"]),
     "web_processes": ("One web process and two", ["--events", "10000", "--rounds", "2"]),
     "stuck": ("Who is stuck: precision and recall", []),
     "findings": ("Findings: precision and recall", []),
