@@ -306,6 +306,12 @@ def browser() -> Iterator[Browser]:
     os.environ.pop("DJANGO_ALLOW_ASYNC_UNSAFE")
 
 
+#: Told of by an event even where the browser's console is silent about it.
+TELL_OF_BREACHES = """addEventListener("securitypolicyviolation", (event) => {
+  console.error(`Content Security Policy: ${event.effectiveDirective} ${event.blockedURI} ${event.sample}`);
+}, true);"""
+
+
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A fresh browser page (its own cookies) that fails the test on a script error or a breach of the page's CSP."""
@@ -313,7 +319,8 @@ def page(browser: Browser) -> Iterator[Page]:
     opened = context.new_page()
     complaints: list[str] = []
     opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("console", lambda line: complaints.append(line.text) if "Content Security Policy" in line.text else None)
+    context.add_init_script(TELL_OF_BREACHES)
+    context.on("console", lambda line: complaints.append(line.text) if "Content Security Policy" in line.text else None)
     yield opened
     context.close()
     assert not complaints

@@ -471,6 +471,8 @@
     }
   }
 
+  let pointer = null;
+
   function setUpPlane(tl) {
     const cross = tl.querySelector("[data-cross]");
     const chip = tl.querySelector("[data-cross-chip]");
@@ -480,10 +482,12 @@
       cross?.setAttribute("visibility", "hidden");
       chip?.setAttribute("visibility", "hidden");
     };
-    tl.addEventListener("pointermove", (event) => {
+    tl.addEventListener("pointerover", (event) => light(event.target.closest?.(".tl-row")));
+    tl.addEventListener("focusin", (event) => light(event.target.closest?.(".tl-row")));
+    const point = () => {
       const box = axis.getBoundingClientRect();
-      const x = (100 * (event.clientX - box.left)) / box.width;
-      if (x < 0 || x > 100 || event.pointerType === "touch") return hide();
+      const x = (100 * (pointer.x - box.left)) / box.width;
+      if (x < 0 || x > 100) return hide();
       pointerX = x;
       const { from, to } = shown() ?? { from: 0, to: 0 };
       cross.setAttribute("x1", `${x}%`);
@@ -492,14 +496,26 @@
       label.textContent = clock(momentAt(x), to - from);
       chip.firstElementChild.setAttribute("x", `${x}%`);
       chip.setAttribute("visibility", "visible");
+    };
+    tl.addEventListener("pointermove", (event) => {
+      if (event.pointerType === "touch") return hide();
+      pointer = { x: event.clientX, y: event.clientY };
+      point();
     });
     tl.addEventListener("pointerleave", () => {
+      pointer = null;
       hide();
       pointerX = 50;
       light(null);
     });
-    tl.addEventListener("pointerover", (event) => light(event.target.closest?.(".tl-row")));
-    tl.addEventListener("focusin", (event) => light(event.target.closest?.(".tl-row")));
+    // The rows were drawn anew under a pointer that rests.
+    if (pointer) {
+      const under = document.elementFromPoint(pointer.x, pointer.y);
+      if (tl.contains(under)) {
+        point();
+        light(under.closest(".tl-row"));
+      } else pointer = null;
+    }
   }
 
   // Where a narrow screen does not reach: a row whose bars all lie beyond an edge shows there which way they lie -----------

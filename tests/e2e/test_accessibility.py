@@ -61,7 +61,7 @@ def shop(transactional_db: None, django_user_model: Any, settings: Any) -> Sourc
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1440, 390])
 def test_no_page_has_a_serious_fault(scheme: str, width: int, site: str, page: Page, shop: Source) -> None:
     link = embedding.make_link(shop.project_id, "order-stuck", lasting=MINUTE * 60, by="ada", now=micros.now())
     paths = [address(name, shop) for name in NAMES if name not in ANSWERS]

@@ -10,50 +10,9 @@ from playwright.sync_api import Page, expect
 
 from apps.alerts.sweeping import sweep
 from apps.lib import micros
-from apps.lib.micros import MINUTE
-from apps.projects.models import Membership, Project, Role, Source
-from apps.sagas.events import EventKind
-from apps.sagas.flows import save_definition
-from apps.sagas.recording import record
-from tests.web.conftest import ORDER_FLOW, event
+from tests.e2e.conftest import Shop
 
 pytestmark = pytest.mark.e2e
-
-PASSWORD = "a long enough secret"
-
-
-class Shop:
-    """A shop that tells of its orders."""
-
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self.source = Source.objects.create(project=project, name="orders-service")
-
-    def begins(self, order: str, *, minutes_ago: float = 0.1, **more: Any) -> None:
-        at = micros.now() - round(minutes_ago * MINUTE)
-        told = event(order, EventKind.STEP_STARTED, "charge-payment", at, **more)
-        record(self.project.pk, self.source.pk, [told])
-
-
-@pytest.fixture
-def shop(transactional_db: None, django_user_model: Any, settings: Any) -> Shop:
-    # The web process knows the real hashers only.
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
-    project = Project.objects.create(slug="shop", name="Shop")
-    user = django_user_model.objects.create_user("ada", "ada@shop.example", PASSWORD)
-    Membership.objects.create(project=project, user=user, role=Role.OPERATOR)
-    save_definition(project, "order-fulfilment", ORDER_FLOW, by="ada")
-    return Shop(project)
-
-
-@pytest.fixture
-def signed_in(site: str, page: Page, shop: Shop) -> Page:
-    page.goto(f"{site}/login")
-    page.locator("input[name=username]").fill("ada")
-    page.locator("input[name=password]").fill(PASSWORD)
-    page.locator("input[name=password]").press("Enter")
-    page.wait_for_url(f"{site}/")
-    return page
 
 
 def test_a_list_is_queried_selected_and_stays_where_it_is(site: str, signed_in: Page, shop: Shop) -> None:
@@ -152,3 +111,38 @@ def test_a_shared_timeline_needs_no_account_and_ends_when_it_is_revoked(
         assert not stranger.cookies()
     finally:
         stranger.close()
+
+
+def test_columns_and_views_are_kept_and_what_is_selected_is_exported(site: str, signed_in: Page, shop: Shop) -> None:
+    page = signed_in
+    shop.begins("order-1", attributes={"customer": "ada"})
+    page.goto(f"{site}/instances?q=is%3Aopen")
+    page.get_by_text("Columns", exact=True).click()
+    page.get_by_label("A fact from the events").fill("attr.customer")
+    page.get_by_role("button", name="Show", exact=True).click()
+    page.wait_for_url(re.compile("columns=.*attr.customer"))
+    expect(page.locator("thead")).to_contain_text("customer")
+    expect(page.locator("tbody")).to_contain_text("ada")
+
+    page.get_by_text("Save view", exact=True).first.click()
+    page.get_by_label("Name", exact=True).fill("Ours")
+    page.get_by_label("with these columns").check()
+    page.get_by_label("shared with everybody").check()
+    page.get_by_role("button", name="Save view").click()
+    views = page.get_by_role("navigation", name="Views")
+    expect(views.get_by_role("link", name="Ours")).to_be_visible()
+    page.goto(f"{site}/instances")
+    views.get_by_role("link", name="Ours").click()
+    page.wait_for_url(re.compile("attr.customer"))
+    expect(page.locator("tbody")).to_contain_text("ada")
+
+    page.get_by_label("Select order-1").check()
+    with page.expect_download() as download:
+        page.get_by_role("button", name=re.compile("^Export")).click()
+    assert download.value.suggested_filename.endswith(".csv")
+
+    # On paper: the list without what only a screen can do.
+    page.emulate_media(media="print")
+    expect(page.get_by_role("navigation", name="Main")).to_be_hidden()
+    expect(page.locator("#bulk, .bulk").first).to_be_hidden()
+    expect(page.locator("tbody")).to_contain_text("order-1")
