@@ -352,7 +352,7 @@ def _jar() -> Path:
 
 
 def _await(conductor: Conductor, process: subprocess.Popen[bytes]) -> None:
-    give_up_at = time.monotonic() + 180
+    give_up_at = time.monotonic() + 300
     while True:
         try:
             conductor.call("GET", "/metadata/taskdefs")
