@@ -121,7 +121,8 @@ const live = { socket: null, isOpen: false, wasTried: false, hasFailed: false, l
 function isBusy(fragment) {
   const active = document.activeElement;
   if (active && fragment.contains(active) && isTyping(active)) return true;
-  if (fragment.querySelector("details.menu[open]")) return true;
+  // Also somebody who is about to decide: what was ticked and typed must not be taken away.
+  if (fragment.querySelector("details.menu[open], details[data-deciding][open]")) return true;
   const selection = getSelection();
   return Boolean(selection && !selection.isCollapsed && fragment.contains(selection.anchorNode));
 }
