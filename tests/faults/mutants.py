@@ -205,7 +205,7 @@ MUTANTS = (
 
 def main(names: list[str]) -> int:
     """Plant the bugs; 1 if one of them survives or cannot be planted."""
-    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    chosen = [mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names)]
     data = Path(os.environ.get("SAGASCOPE_DATA") or tempfile.gettempdir()) / "mutants"
     shutil.rmtree(data / "tree", ignore_errors=True)
     tree = data / "tree"
@@ -245,7 +245,7 @@ def _try(tree: Path, data: Path, mutant: Mutant) -> str:
 
 def _run(tree: Path, data: Path, tests: tuple[str, ...]) -> int:
     """pytest's exit code in the copy: 0 all passed, 1 some failed."""
-    environment = {**os.environ, "SAGASCOPE_DATA": str(data), "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "SAGASCOPE_DATA": str(data), "PYTHONPATH": str(tree)}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--reuse-db"]
     done = subprocess.run([*command, *tests], cwd=tree, env=environment, capture_output=True, timeout=600, check=False)
     return done.returncode

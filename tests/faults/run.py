@@ -212,10 +212,10 @@ def _one(system: System, fault: Any, options: argparse.Namespace, target: Target
     except Exception as error:
         verdict.wrong.append(f"{type(error).__name__}: {error}")
         traceback.print_exc()
-    unhandled = system.unhandled(log_at)
+    unhandled, tracebacks = system.unhandled(log_at)
     verdict.figures |= {
         "back max s": round(max(gaps, default=0.0), 1),
-        "unhandled": len(unhandled),
+        "tracebacks": tracebacks,
         "rss": f"{(system.resident_bytes() - memory) / 2**20:+.0f} MB",
     }
     verdict.hold("C9 unhandled", not unhandled, Counter(line[:120] for line in unhandled).most_common(2))

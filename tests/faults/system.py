@@ -18,7 +18,12 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Words of log lines that tell of an error nobody has foreseen.
-UNHANDLED = re.compile(r"Traceback|Internal Server Error|Exception in ASGI|Task .* raised unexpected|CRITICAL")
+UNHANDLED = re.compile(r"Internal Server Error|Exception in ASGI|CRITICAL")
+#: How tracebacks end that a killed server or child explains.
+FORESEEN = re.compile(
+    r"OperationalError|InterfaceError|AdminShutdown|CannotConnectNow|WorkerLostError|ExceptionWithTraceback"
+    r"|redis\.exceptions|ConnectionResetError|ConnectionRefusedError|BrokenPipeError|RecorderGoneError|^\"\"\""
+)
 
 
 class System:
@@ -165,12 +170,27 @@ class System:
 
     # --- what it leaves behind
 
-    def unhandled(self, since: int) -> list[str]:
-        """Lines of the log, from a position on, that tell of errors nobody has foreseen."""
+    def unhandled(self, since: int) -> tuple[list[str], int]:
+        """Errors in the log, from a position on, that nobody has foreseen, and how many tracebacks there were in all.
+
+        What the kills themselves make their neighbours say (the database is away, a child was lost) is foreseen.
+        """
         with self.log.open("rb") as log:
             log.seek(since)
             lines = log.read().decode(errors="replace").splitlines()
-        return [line for line in lines if UNHANDLED.search(line)]
+        unforeseen = [line for line in lines if UNHANDLED.search(line)]
+        count = 0
+        inside: set[str] = set()
+        for line in lines:
+            process, _, text = line.partition("| ")
+            if text.startswith("Traceback"):
+                inside.add(process)
+                count += 1
+            elif process in inside and text[:1] not in {"", " ", "\t"}:
+                inside.discard(process)
+                if not FORESEEN.search(text):
+                    unforeseen.append(line)
+        return unforeseen, count
 
     def log_size(self) -> int:
         return self.log.stat().st_size if self.log.exists() else 0
