@@ -75,7 +75,9 @@ def _navigation(request: HttpRequest, project_id: int) -> list[dict[str, Any]]:
             "label": label,
             "key": _KEYS.get(name, ""),
             **_count(name, project_id, request.user.pk),
-            "is_current": here == name or here in below or (name == "settings" and request.path.startswith("/settings")),
+            "is_current": here == name
+            or here in below
+            or (name == "settings" and request.path.startswith("/settings")),
         }
         for name, label, below in _ENTRIES
     ]
