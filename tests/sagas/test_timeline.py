@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -441,3 +442,19 @@ def test_a_correlation_without_any_step_can_be_drawn() -> None:
     timeline = build(correlation(instance(flow="undeclared")), at(5))
     assert timeline.row_count == 0
     assert build(correlation(), at(5)).row_count == 0
+
+
+def test_chips_of_neighbouring_folds_keep_clear_of_each_other_and_of_now() -> None:
+    view = correlation(
+        instance(
+            *(step(f"s{n}", attempt(start=n, end=n + 1)) for n in range(8)),
+            step("later", attempt(start=600, end=601)),
+            step("open", attempt(start=1200)),
+        )
+    )
+    timeline = build(view, at(1300))
+    chips = [(float(chip.chip_x.rstrip("%")), chip.half) for chip in timeline.chips]
+    assert len(chips) >= 2
+    now = float(timeline.now.rstrip("%"))
+    for (left, half), (right, other) in pairwise([*chips, (now, 44)]):
+        assert (right - left) * 7 >= half + other - 1

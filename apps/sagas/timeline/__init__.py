@@ -37,6 +37,8 @@ _LEFT, _RIGHT_OPEN, _RIGHT_ENDED = 0.8, 93.8, 95.5
 _MOST_PENDING = 3
 #: Pixels of one percent on the narrowest plane, and of half the chip of now.
 _NARROW_PERCENT, _NOW_HALF = 7.0, 44
+#: Between two chips, in percent.
+_CHIPS_APART = 0.6
 #: A deadline ahead is drawn when it lies no further away than this share of what has passed.
 _AHEAD = 0.5
 #: How finely a label of the axis tells the time, in the words of the pages' script.
@@ -295,16 +297,19 @@ def _axis(
 
 
 def _chips(time: scale.Scale, now_x: float | None) -> tuple[FoldChip, ...]:
-    chips = []
+    chips: list[FoldChip] = []
     gaps = [(fold.key, fold.x, fold.x + fold.width, span(fold.length), False) for fold in time.folds]
     gaps += [(key, time.at(a), time.at(b), f"fold {span(b - a)}", True) for key, a, b in time.opened]
-    for key, x0, x1, text, is_open in gaps:
+    # From the right: each keeps clear of now and of the one right of it, as far apart as the narrowest plane needs.
+    free_to = 100.0 if now_x is None else now_x - _NOW_HALF / _NARROW_PERCENT
+    for key, x0, x1, text, is_open in sorted(gaps, key=lambda gap: -gap[1]):
         half = _half(text)
-        middle = at = (x0 + x1) / 2
-        if now_x is not None and at > now_x - (half + _NOW_HALF) / _NARROW_PERCENT:
-            at = now_x - (half + _NOW_HALF) / _NARROW_PERCENT
+        room = half / _NARROW_PERCENT
+        middle = (x0 + x1) / 2
+        at = min(middle, free_to - room) if chips or now_x is not None else middle
+        free_to = at - room - _CHIPS_APART
         chips.append(FoldChip(key, percent(middle), percent(at), percent(x0), percent(x1 - x0), text, half, is_open))
-    return tuple(chips)
+    return tuple(reversed(chips))
 
 
 def _half(text: str) -> int:
