@@ -101,9 +101,9 @@ def heavy_read() -> Iterator[None]:
 
 
 def position() -> int:
-    """How far the primary's log has come. Raises DatabaseError when it is away."""
+    """How far the primary's log has come, whether or not it is on disk yet. Raises DatabaseError when it is away."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
+        cursor.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
         return int(cursor.fetchone()[0])
 
 
