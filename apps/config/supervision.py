@@ -22,8 +22,9 @@ POLL_SECONDS = 0.2
 #: How long a child may take to end by itself before it is killed.
 GRACE_SECONDS = 15.0
 #: A child that ran this long has proven itself: its back-off begins anew.
-STEADY_SECONDS = 60.0
-LONGEST_BACKOFF_SECONDS = 30.0
+STEADY_SECONDS = 10.0
+#: Who is killed again and again is still back before anybody waits for long; who cannot start does little harm so.
+LONGEST_BACKOFF_SECONDS = 4.0
 
 _print_lock = threading.Lock()
 

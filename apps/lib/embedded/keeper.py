@@ -35,6 +35,9 @@ from apps.lib.embedded.folders import (
 )
 
 POSTGRES_MAJOR = "18"
+#: A server that ran this long has proven itself: the pause before it is started again is short.
+STEADY_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS = 4.0
 #: As root, PostgreSQL refuses to run; it and Redis then run as this user, made when missing.
 SERVICE_USER = "sagascope"
 #: Shared memory that parallel queries may want; below it /dev/shm (64 MiB in containers) makes them fail.
@@ -54,6 +57,8 @@ POSTGRES_SETTINGS: Mapping[str, str] = {
     "random_page_cost": "1.1",
     # Rows of open sagas are rewritten with each event: what died is looked for four times a minute.
     "autovacuum_naptime": "'15s'",
+    # A process of ours that was killed leaves no statement behind that goes on, or waits for a lock, for nobody.
+    "client_connection_check_interval": "'2s'",
     "jit": "off",
     "timezone": "'UTC'",
     "log_timezone": "'UTC'",
@@ -226,12 +231,15 @@ class _Server:
             time.sleep(POLL_SECONDS / 5)
 
     def revive(self) -> None:
-        """Start again after an unexpected end, more slowly each time."""
+        """Start again after an unexpected end; more slowly each time, unless it had run steadily."""
+        now = time.monotonic()
         if self.process is not None and self.process.poll() is None:
+            if now - self.revive_at > STEADY_SECONDS:
+                self.deaths = 0
             return
         if self.process is not None:
             self.deaths += 1
-            self.revive_at = time.monotonic() + min(0.2 * 2**self.deaths, 30.0)
+            self.revive_at = now + min(0.2 * 2**self.deaths, LONGEST_PAUSE_SECONDS)
             print(f"{self.name} ended unexpectedly with {self.process.returncode}", file=sys.stderr, flush=True)
             self.process = None
         if time.monotonic() >= self.revive_at:
