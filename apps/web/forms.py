@@ -37,7 +37,15 @@ class ProjectForm(forms.ModelForm):
     skew_tolerance_seconds = forms.FloatField(min_value=0, max_value=3600)
     orphan_grace_seconds = forms.FloatField(min_value=0, max_value=7 * 86400)
     retention_days = forms.IntegerField(min_value=1, max_value=3650)
-    deadline_factor = forms.FloatField(min_value=LEAST_FACTOR, max_value=MOST_FACTOR)
+    #: Stays as it is when it is not given.
+    deadline_factor = forms.FloatField(min_value=LEAST_FACTOR, max_value=MOST_FACTOR, required=False)
+
+    def clean_deadline_factor(self) -> float:
+        """What was given, or what holds now."""
+        given: float | None = self.cleaned_data["deadline_factor"]
+        if given is None and self.add_prefix("deadline_factor") in self.data:
+            raise ValidationError("Give a number, such as 3.")
+        return self.instance.deadline_factor if given is None else given
 
 
 class NewProjectForm(forms.ModelForm):

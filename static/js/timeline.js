@@ -320,9 +320,7 @@
       // Parsed and laid out while nothing else is to do, not within a frame that scrolls.
       await new Promise((done) => (window.requestIdleCallback ?? setTimeout)(done, { timeout: 200 }));
       if (!waits.isConnected) return;
-      const holder = document.createElement("template");
-      holder.innerHTML = text;
-      const block = holder.content.querySelector("[data-block]");
+      const block = new DOMParser().parseFromString(text, "text/html").querySelector("[data-block]");
       if (!block) return;
       near?.unobserve(waits);
       waits.replaceWith(block);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -56,7 +57,12 @@ class Up:
 
     def runs(self, command: str) -> bool:
         """True when a child runs this command of manage.py."""
-        return any(one.cmdline()[-1:] == [command] for one in psutil.Process(self.process.pid).children())
+        for child in psutil.Process(self.process.pid).children():
+            # One that has just ended is still listed and has no command any more.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.cmdline()[-1:] == [command]:
+                    return True
+        return False
 
     def manage(self, *command: str) -> None:
         """Run a command of manage.py beside it; whether it ends well is its own affair."""

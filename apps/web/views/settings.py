@@ -54,7 +54,7 @@ def project(request: HttpRequest) -> HttpResponse:
             form.save()
             if _JUDGED_BY.intersection(form.changed_data):
                 judge_anew(current.pk, micros.now())
-            if "deadline_factor" in form.changed_data:
+            if form.cleaned_data["deadline_factor"] != current.deadline_factor:
                 set_factor(current.pk, None, form.cleaned_data["deadline_factor"])
         messages.success(request, "Saved.")
         return redirect("web:settings")
