@@ -256,7 +256,8 @@ def _token() -> str:
     from apps.projects.models import Project
     from apps.projects.tokens import create_token
 
-    project, _ = Project.objects.get_or_create(slug="bench", defaults={"name": "Bench"})
+    # Not the project of the command: there the same histories would be duplicates.
+    project, _ = Project.objects.get_or_create(slug="bench-http", defaults={"name": "Bench by HTTP"})
     return create_token(project, ["ingest"], name="bench")
 
 
