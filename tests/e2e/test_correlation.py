@@ -52,6 +52,9 @@ def window_of(page: Page) -> tuple[int, int]:
 
 def test_a_window_is_brushed_zoomed_moved_and_folds_open(saga: Page) -> None:
     page = saga
+    # The first look of a live page may draw it once more.
+    expect(page.get_by_text(re.compile("^live"))).to_be_visible()
+    page.wait_for_load_state("networkidle")
     whole = window_of(page)
     box = page.locator("[data-brush]").bounding_box()
     assert box is not None

@@ -32,6 +32,7 @@ def test_a_list_is_queried_selected_and_stays_where_it_is(site: str, signed_in: 
     page.keyboard.press("Escape")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("q=is%3Aopen"))
+    expect(page.get_by_text(re.compile("^live"))).to_be_visible()
 
     # What is selected stays selected while rows change and new ones wait above.
     page.get_by_label("Select order-1").check()

@@ -35,10 +35,8 @@ def fits(row: Row, broker: Broker) -> bool:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(
-    "name",
-    ["redis_broker", *(pytest.param(slow, marks=pytest.mark.slow) for slow in ("mock_kafka_broker", "aws_broker"))],
-)
+@pytest.mark.parametrize("name", ["redis_broker", "mock_kafka_broker", "aws_broker"])
+@pytest.mark.slow
 def test_every_row_as_a_message(name: str, request: pytest.FixtureRequest, project: Project) -> None:
     broker: Broker = request.getfixturevalue(name)
     source = source_of(broker, project)
