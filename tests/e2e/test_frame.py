@@ -1,0 +1,61 @@
+"""In a browser: the frame around every page, at the widths of a phone, a tablet, a laptop and a screen."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from apps.alerts.sweeping import sweep
+from apps.lib import micros
+from apps.projects.models import Membership, Project, Role
+from tests.e2e.conftest import Shop
+
+pytestmark = pytest.mark.e2e
+
+#: The entries of which some corner is outside of the window, or lies under something else.
+HIDDEN_ENTRIES = """() => [...document.querySelectorAll('[data-nav]')].filter((entry) => {
+  const box = entry.getBoundingClientRect();
+  const inside = (x, y) => entry.contains(document.elementFromPoint(x, y));
+  return box.left < 0 || box.right > innerWidth || !box.width
+    || ![box.left + 3, box.right - 3].every((x) => inside(x, box.top + 4) && inside(x, box.bottom - 4));
+}).map((entry) => entry.textContent.trim())"""
+
+
+def test_every_entry_of_the_navigation_is_in_sight_at_every_width(site: str, signed_in: Page, shop: Shop) -> None:
+    page = signed_in
+    other = Project.objects.create(slug="north", name="The northern warehouses and their carriers")
+    Membership.objects.create(project=other, user=Membership.objects.get().user, role=Role.VIEWER)
+    shop.begins("order-1", minutes_ago=20)
+    sweep(micros.now())
+    for project in ("shop", "north"):
+        for width in (390, 768, 1024, 1280, 1440):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto(f"{site}/instances?project={project}")
+            expect(page.get_by_role("navigation", name="Main").get_by_role("link")).to_have_count(8)
+            assert page.evaluate(HIDDEN_ENTRIES) == [], width
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_new_rows_are_told_of_beside_the_table_and_move_nothing(
+    width: int, site: str, signed_in: Page, shop: Shop
+) -> None:
+    page = signed_in
+    page.set_viewport_size({"width": width, "height": 900})
+    shop.begins("order-1")
+    page.goto(f"{site}/instances")
+    page.wait_for_selector("html[data-socket=open]")
+    expect(page.get_by_text("1 found")).to_be_visible()
+    head = page.locator("thead").bounding_box()
+    assert head is not None
+
+    shop.begins("order-2", minutes_ago=0)
+
+    told = page.get_by_role("button", name="1 new")
+    expect(told).to_be_visible()
+    box = told.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] <= head["y"]
+    assert page.locator("thead").bounding_box() == head
+    told.click()
+    expect(page.get_by_role("link", name="order-2")).to_be_visible()
