@@ -15,6 +15,7 @@ from ninja.openapi.schema import OpenAPISchema
 from apps.api.alert_openapi import describe_alerts
 from apps.api.ingest_openapi import describe_pushes
 from apps.api.problems import MEDIA_TYPE
+from apps.api.redaction import describe_redaction
 from apps.api.schemas import IngestCounts, Problem
 from apps.dlq.planning import DISCARD_SCOPES, SCOPES
 from apps.dlq.queues import MAX_RATE
@@ -73,6 +74,7 @@ class OpenAPIDocument(OpenAPISchema):
         _describe_incidents(paths, f"{root}/incidents/{{number}}")
         _describe_silences(paths, root)
         describe_alerts(paths, schemas, root)
+        describe_redaction(paths, schemas, root)
         _describe_export(paths, root)
         _describe_contracts(paths, root)
         paths[f"{root}/dead-letters/redrive"]["post"]["requestBody"] = _redrive_order()

@@ -299,6 +299,20 @@ class MaintenanceWindowOut(Schema):
     created_by: str
 
 
+class RedactionRuleOut(Schema):
+    """One rule: what is done with the values of a key, or with text that a pattern finds."""
+
+    action: Literal["remove", "hash"]
+    of: Literal["key", "pattern"]
+    text: str = Field(min_length=1, max_length=300)
+
+
+class RedactionOut(Schema):
+    """What is taken out of a source's events, beside the values of sensitive keys."""
+
+    rules: list[RedactionRuleOut]
+
+
 class SourceOut(Schema):
     """A connected system and what it sent."""
 

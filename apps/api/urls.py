@@ -20,6 +20,7 @@ from apps.api import (
     problems,
     reading,
     receivers,
+    redaction,
     rules,
     silences,
 )
@@ -57,6 +58,7 @@ api.add_router("", dead_letters.router)
 api.add_router("", findings.router)
 api.add_router("", contracts.router)
 api.add_router("", export.router)
+api.add_router("", redaction.router)
 
 
 @csrf_exempt

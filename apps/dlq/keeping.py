@@ -19,7 +19,9 @@ from apps.dlq.linking import Letter, bounded, letter_of
 from apps.dlq.messages import ParkedMessage, shown_body, shown_headers
 from apps.dlq.models import DeadLetter, DeadLetterQueue, LetterStatus
 from apps.dlq.queues import source_of
+from apps.lib import redaction
 from apps.lib.micros import Micros
+from apps.projects import privacy
 from apps.sagas import catalog
 from apps.sagas.attempts import STARTED
 from apps.sagas.events import EventKind, SagaEvent, TimeQuality, digest_of
@@ -49,11 +51,15 @@ def keep(queue: DeadLetterQueue, messages: Sequence[ParkedMessage], now: Micros)
             DeadLetter.objects.filter(pk__in=returned).update(status=LetterStatus.PARKED, settled_at=None)
         rows: list[DeadLetter] = []
         events: list[SagaEvent] = []
-        definitions = catalog.current(queue.project_id).definitions if len(known) < len(read) else None
+        is_news = len(known) < len(read)
+        definitions = catalog.current(queue.project_id).definitions if is_news else None
+        # Nobody can say which source would have told of it: the rules of all hold.
+        policy = privacy.policy_of(privacy.portable_of_project(queue.project_id)) if is_news else None
         for place, (message, letter) in read.items():
             if place in known or definitions is None:
                 continue
-            row = _row(queue, message, letter, now)
+            with redaction.applying(policy):
+                row = _row(queue, message, letter, now)
             _place_in_saga(row, letter, definitions)
             if row.correlation_id is not None:
                 told = _told_already(row, letter)
@@ -89,7 +95,7 @@ def _row(queue: DeadLetterQueue, message: ParkedMessage, letter: Letter, now: Mi
         step=letter.step,
         service=letter.service,
         error_type=_clean(death.error_type),
-        error=letter.error,
+        error=redaction.text_by_policy(letter.error),
         error_fingerprint=letter.error_fingerprint,
         reason=_clean(death.reason),
         origin=_clean(death.origin),

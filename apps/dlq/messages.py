@@ -109,11 +109,8 @@ def shown_headers(headers: Mapping[str, Any]) -> dict[str, str]:
     shown: dict[str, str] = {}
     for name, value in list(headers.items())[:MOST_HEADERS]:
         clean = str(name).replace("\0", "\ufffd").encode(errors="replace").decode()[:256]
-        if redaction.is_sensitive(clean):
-            shown[clean] = redaction.FILTERED
-            continue
         text = _number_of_spring(clean, value) or header_text(value) or _structured(value)
-        text = text.encode(errors="replace").decode()
+        text = redaction.by_policy({clean: text.encode(errors="replace").decode()})[clean]
         shown[clean] = text if len(text) <= HEADER_CHARACTERS else text[: HEADER_CHARACTERS - 1] + "…"
     return shown
 
@@ -130,7 +127,7 @@ def _structured(value: Any) -> str:
     if isinstance(value, bytes | bytearray):
         return "base64:" + base64.b64encode(bytes(value)).decode()
     try:
-        text = msgspec.json.encode(redaction.redact(_plain(value))).decode()
+        text = msgspec.json.encode(redaction.by_policy(_plain(value))).decode()
     except (TypeError, ValueError, RecursionError):
         return "?"
     return text.replace("\\u0000", "\\ufffd")
@@ -148,7 +145,7 @@ def shown_body(body: bytes) -> tuple[str, bool]:
     """The payload as it is stored and shown, and whether something of it is missing: redacted and cut."""
     document = document_of(body)
     if isinstance(document, dict | list):
-        text = msgspec.json.encode(redaction.redact(document)).decode().replace("\\u0000", "\\ufffd")
+        text = msgspec.json.encode(redaction.by_policy(document)).decode().replace("\\u0000", "\\ufffd")
     else:
         try:
             text = redaction.redact_text(body.decode()).replace("\0", "\ufffd")

@@ -15,19 +15,21 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from time import perf_counter
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError
 
-from apps.ingest import answers, rejected
+from apps.ingest import answers, redaction, rejected
 from apps.ingest.answers import Answer, Refusal
 from apps.ingest.formats import FORMATS, Decoded, Payload, Rejection, excerpt_of
 from apps.ingest.gzip_body import gunzip
 from apps.ingest.strict_json import Limits, Unreadable
 from apps.lib import micros, telemetry
-from apps.projects import tokens
+from apps.lib.redaction import Policy
+from apps.projects import privacy, tokens
 from apps.projects.models import Scope
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.recording import Outcome, record
@@ -63,6 +65,8 @@ class Admission(msgspec.Struct, frozen=True):
     content_type: str
     is_gzip: bool
     attributes: Mapping[str, str]
+    #: What is taken out of its events: see `apps.projects.privacy.portable`.
+    redaction: str = ""
 
 
 def limits() -> Limits:
@@ -98,18 +102,35 @@ def is_quick_to_admit(headers: Sequence[tuple[bytes, bytes]]) -> bool:
 def admit(headers: Sequence[tuple[bytes, bytes]]) -> Admission:
     """Decide by the headers alone. Raises Refusal."""
     check_length(headers, settings.INGEST_MAX_BODY_BYTES)
-    project_id, source_id = authenticate(headers)
+    sender = authenticate(headers)
     attributes = _binary_attributes(headers)
     content_type = _content_type(headers, is_binary=bool(attributes))
-    return Admission(project_id, source_id, content_type, is_gzip(headers), attributes)
+    return Admission(sender.project_id, sender.source_id, content_type, is_gzip(headers), attributes, sender.redaction)
 
 
-def authenticate(headers: Sequence[tuple[bytes, bytes]]) -> tuple[int, int]:
+class Sender(NamedTuple):
+    """Whom a token stands for, and what is taken out of what they send."""
+
+    project_id: int
+    source_id: int
+    redaction: str
+
+
+def authenticate(headers: Sequence[tuple[bytes, bytes]]) -> Sender:
     """Project and source that the token stands for. Raises Refusal."""
     identity = _identity(headers)
     if identity.source_id is None or Scope.INGEST not in identity.scopes:
         raise Refusal(answers.problem(403, "forbidden", "this token may not send events: it needs the scope ingest"))
-    return identity.project_id, identity.source_id
+    return Sender(identity.project_id, identity.source_id, identity.redaction)
+
+
+def policy_of(source_id: int) -> Policy | None:
+    """What is taken out of the events of a source, for those who know it without a token. Raises Refusal."""
+    try:
+        return privacy.policy_of(privacy.portable_of_source(source_id))
+    except DatabaseError as error:
+        logger.warning("the rules of a source could not be read: %s", error)
+        raise Refusal(answers.unavailable()) from error
 
 
 def decode(admission: Admission, body: bytes, received_at: Micros) -> Decoded:
@@ -120,7 +141,8 @@ def decode(admission: Admission, body: bytes, received_at: Micros) -> Decoded:
         if admission.is_gzip:
             body = gunzip(body, settings.INGEST_MAX_BODY_BYTES)
         payload = Payload(body=body, content_type=admission.content_type, attributes=admission.attributes)
-        return FORMATS["cloudevents"](payload, received_at, limits())
+        with redaction.applying(privacy.policy_of(admission.redaction)):
+            return FORMATS["cloudevents"](payload, received_at, limits())
     except Unreadable as unreadable:
         raise Refusal(answers.problem(unreadable.status, unreadable.code, unreadable.detail)) from None
 

@@ -16,7 +16,7 @@ import msgspec
 from django.conf import settings
 from django.db import DatabaseError
 
-from apps.ingest import answers, documents, door
+from apps.ingest import answers, documents, door, redaction
 from apps.ingest.answers import Answer, Refusal
 from apps.ingest.documents import JSON, NDJSON, OptionError
 from apps.ingest.formats import HISTORIES, Decoded, Rejection, conductor, openlineage, otlp
@@ -24,6 +24,7 @@ from apps.ingest.formats.histories import HistoryError, HistoryOptions
 from apps.ingest.gzip_body import gunzip
 from apps.ingest.strict_json import Unreadable
 from apps.lib import micros, telemetry
+from apps.projects import privacy
 from apps.projects.models import Source
 from apps.sagas.events import Micros
 
@@ -159,7 +160,7 @@ def _checked_route(request: PushRequest) -> Route:
 def _answer(request: PushRequest, received_at: Micros) -> Answer:
     route = _checked_route(request)
     door.check_length(request.headers, route.most_bytes)
-    project_id, source_id = door.authenticate(request.headers)
+    project_id, source_id, rules = door.authenticate(request.headers)
     content_type = _content_type(request.headers, route)
     is_gzip = door.is_gzip(request.headers)
     parameters = _parameters(request.query)
@@ -169,7 +170,8 @@ def _answer(request: PushRequest, received_at: Micros) -> Answer:
         body = gunzip(request.body, route.most_bytes) if is_gzip else request.body
         options = documents.options_of(_settings(source_id), parameters)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
-        decoded = route.decode(Delivery(body, content_type, headers, parameters, options, received_at))
+        with redaction.applying(privacy.policy_of(rules)):
+            decoded = route.decode(Delivery(body, content_type, headers, parameters, options, received_at))
     except Unreadable as unreadable:
         raise Refusal(answers.problem(unreadable.status, unreadable.code, unreadable.detail)) from None
     except OptionError as error:

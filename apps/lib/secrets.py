@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import base64
 import functools
+import os
 
+from cryptography.exceptions import InvalidTag
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
@@ -54,3 +57,33 @@ def _fernet(keys: tuple[str, ...]) -> MultiFernet:
 def _derived(key: str) -> bytes:
     derive = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=b"sagascope secrets at rest")
     return base64.urlsafe_b64encode(derive.derive(key.encode()))
+
+
+def new_key() -> str:
+    """A fresh key for `seal` and for hashing, encrypted as it is to be stored."""
+    return encrypt(base64.b64encode(os.urandom(32)).decode())
+
+
+def key_of(token: str) -> bytes:
+    """The key that `new_key` made. Raises UnreadableSecretError."""
+    return base64.b64decode(decrypt(token))
+
+
+def seal(key: bytes, text: str, bound_to: str) -> str:
+    """The text under a key of its own (AES-256-GCM); only the same key and `bound_to` open it."""
+    nonce = os.urandom(12)
+    sealed = AESGCM(key).encrypt(nonce, text.encode(errors="surrogatepass"), _bytes(bound_to))
+    return base64.b64encode(nonce + sealed).decode("ascii")
+
+
+def unseal(key: bytes, sealed: str, bound_to: str) -> str:
+    """What was sealed. Raises UnreadableSecretError."""
+    try:
+        raw = base64.b64decode(sealed, validate=True)
+        return AESGCM(key).decrypt(raw[:12], raw[12:], _bytes(bound_to)).decode(errors="surrogatepass")
+    except (InvalidTag, ValueError):
+        raise UnreadableSecretError("what was sealed cannot be opened with the present key") from None
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")

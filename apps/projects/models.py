@@ -24,6 +24,11 @@ class Project(models.Model):
     retention_days = models.PositiveIntegerField(default=30)
     #: A learned deadline is this many times what 99 % of the runs did not exceed; flows may have their own.
     deadline_factor = models.FloatField(default=3.0)
+    #: Who may see what was taken out of payloads: "" = nobody, and then it is not kept; see `apps.projects.privacy`.
+    reveals_to = models.CharField(max_length=16, default="", blank=True)
+    #: Keys for hashing values and for sealing what may be revealed, each encrypted; "" until needed.
+    hash_key = models.TextField(default="", blank=True)
+    seal_key = models.TextField(default="", blank=True)
 
     def __str__(self) -> str:
         return self.slug
@@ -73,6 +78,8 @@ class Source(models.Model):
     default_flow = models.CharField(max_length=256, default="", blank=True)
     #: Ordered rules that give bare events a meaning; see `apps.sagas.interpretation.SourceRule`.
     rules = models.JSONField(default=list, blank=True)
+    #: What is removed or hashed before it is stored, beside the values of sensitive keys; see `apps.projects.privacy`.
+    redaction = models.JSONField(default=list, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     #: How far this source has been read, in event time; NULL for sources that are judged by the clock.
     watermark_at = models.DateTimeField(null=True, blank=True)

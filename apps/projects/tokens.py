@@ -25,6 +25,7 @@ import msgspec
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
+from apps.projects import privacy
 from apps.projects.models import Project, Scope, Source, Token
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Identity(msgspec.Struct, frozen=True):
     source_id: int | None
     token_id: int
     scopes: frozenset[str]
+    #: What is taken out of the events of its source: see `apps.projects.privacy.portable`.
+    redaction: str = ""
 
 
 class _Cached(msgspec.Struct, frozen=True):
@@ -192,7 +195,7 @@ def _new_source(project: Project, wanted: str) -> Source:
 
 
 def _look_up(key: bytes, now: float) -> _Cached:
-    token = Token.objects.select_related("source").filter(hash=key).first()
+    token = Token.objects.select_related("source__project").filter(hash=key).first()
     present = timezone.now()
     until = now + CACHE_SECONDS
     if token is None or token.revoked_at is not None or (token.source is not None and not token.source.is_active):
@@ -204,7 +207,8 @@ def _look_up(key: bytes, now: float) -> _Cached:
         until = min(until, now + left)
     if token.last_used_at is None or token.last_used_at < present - timedelta(seconds=LAST_USED_SECONDS):
         _note_use(token.pk, present)
-    identity = Identity(token.project_id, token.source_id, token.pk, frozenset(token.scopes))
+    redaction = privacy.portable(token.source) if token.source is not None else ""
+    identity = Identity(token.project_id, token.source_id, token.pk, frozenset(token.scopes), redaction)
     return _Cached(identity, until)
 
 

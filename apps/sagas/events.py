@@ -126,6 +126,8 @@ class SagaEvent(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     #: The payload as JSON text, redacted and capped; None when there is none.
     data: str | None = None
+    #: What the rules of the source took out of the payload, encrypted for those who may reveal it; "" = nothing.
+    sealed: str = ""
     #: Digest of all that the sender said, to tell a redelivery from a conflict. See `digest_of`.
     digest: bytes = b""
 

@@ -54,6 +54,7 @@ class _Attributes(msgspec.Struct, omit_defaults=True):
     data_ref: str | None = None
     data_content_type: str | None = None
     flags: tuple[str, ...] = ()
+    sealed: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -91,6 +92,7 @@ def encode_attributes(event: SagaEvent) -> str:
             event.data_ref,
             event.data_content_type,
             event.flags,
+            event.sealed,
         )
     ).decode()
 

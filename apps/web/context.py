@@ -17,7 +17,7 @@ from apps.web.notices import count_unread, latest
 #: Route, label, and the routes below it that keep the entry marked.
 _ENTRIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("overview", "Overview", ()),
-    ("instances", "Instances", ("correlation", "share")),
+    ("instances", "Instances", ("correlation", "share", "reveal")),
     ("flows", "Flows", ("flow", "flow_new")),
     ("findings", "Findings", ("owed",)),
     ("incidents", "Incidents", ("incident", "stuck_causes")),
@@ -57,6 +57,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "role": role,
         "choices": [choice for choice, _ in request.choices],  # type: ignore[attr-defined]
         "may_operate": may(role, Role.OPERATOR.value),
+        "may_reveal": bool(project.reveals_to) and may(role, project.reveals_to),
         "may_administer": may(role, Role.ADMIN.value),
         "navigation": _navigation(request, project.pk),
         "latest_incident": lambda: latest(project.pk),

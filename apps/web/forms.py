@@ -17,6 +17,9 @@ from apps.sagas.deadlines import LEAST_FACTOR, MOST_FACTOR
 #: Days a token may be valid; "" = for ever.
 LIFETIMES = (("", "until it is revoked"), ("1", "1 day"), ("30", "30 days"), ("90", "90 days"), ("365", "1 year"))
 
+#: Who may see what was taken out of payloads.
+REVEALERS = (("", "removed for good"), ("admin", "kept for admins"), ("operator", "kept for operators and admins"))
+
 #: Ids of rows fit into a bigint; anything longer names nothing.
 _MOST_DIGITS = 18
 
@@ -38,6 +41,8 @@ class ProjectForm(forms.ModelForm):
     orphan_grace_seconds = forms.FloatField(min_value=0, max_value=7 * 86400)
     retention_days = forms.IntegerField(min_value=1, max_value=3650)
     #: Stays as it is when it is not given.
+    reveals_to = forms.ChoiceField(choices=REVEALERS, required=False)
+    #: Stays as it is when it is not given.
     deadline_factor = forms.FloatField(min_value=LEAST_FACTOR, max_value=MOST_FACTOR, required=False)
 
     def clean_deadline_factor(self) -> float:
@@ -46,6 +51,11 @@ class ProjectForm(forms.ModelForm):
         if given is None and self.add_prefix("deadline_factor") in self.data:
             raise ValidationError("Give a number, such as 3.")
         return self.instance.deadline_factor if given is None else given
+
+    def clean_reveals_to(self) -> str:
+        """What was given, or what holds now."""
+        given: str = self.cleaned_data["reveals_to"]
+        return given if self.add_prefix("reveals_to") in self.data else self.instance.reveals_to
 
 
 class NewProjectForm(forms.ModelForm):

@@ -84,7 +84,8 @@ def event(payload: Any = None, *, attributes: Mapping[str, Any] | None = None, *
         flags.add(TRUNCATED)
     if attributes:
         fields["attributes"] = _attributes(attributes)
-    return with_digest(SagaEvent(data=data, flags=tuple(sorted(flags)), **fields))
+    found = with_digest(SagaEvent(data=data, flags=tuple(sorted(flags)), **fields))
+    return found if redaction.current() is None else redaction.by_rules(found, within_bounds(payload))
 
 
 def clean(text: str) -> str:
@@ -106,6 +107,18 @@ def payload_text(value: Any) -> tuple[str | None, bool]:
     """A payload as JSON text, redacted and bounded, and whether something of it had to be cut. None for none."""
     if value is None:
         return None, False
+    value, encoded, was_cut = _bounded(value)
+    if redaction.may_hold(encoded):
+        encoded = _encode(redaction.redact(value))
+    return encoded.decode(), was_cut
+
+
+def within_bounds(value: Any) -> Any:
+    """As much of a payload as is kept, with nothing taken out."""
+    return None if value is None else _bounded(value)[0]
+
+
+def _bounded(value: Any) -> tuple[Any, bytes, bool]:
     was_cut = False
     try:
         encoded = _encode(value)
@@ -116,9 +129,7 @@ def payload_text(value: Any) -> tuple[str | None, bool]:
         bounded = _Bounded()
         value = bounded.copy(value)
         encoded, was_cut = _encode(value), bounded.was_cut
-    if redaction.may_hold(encoded):
-        encoded = _encode(redaction.redact(value))
-    return encoded.decode(), was_cut
+    return value, encoded, was_cut
 
 
 def micros_of_millis(name: str, value: Any) -> Micros:

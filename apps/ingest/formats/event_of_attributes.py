@@ -122,13 +122,13 @@ def event_of_attributes(
         del item["datacontenttype"]
     # Before anything is redacted: a redelivery is compared with what was sent, not with what is kept of it.
     digest = digest_of(item)
-    data = item.get("data")
+    data = sent = item.get("data")
     if may_be_sensitive and data_text and redaction.may_hold(data_text):
         data = redaction.redact(data)
         data_text = _encode(data)
     if type(data) is dict:
         _keep_scalars(data, attributes)
-    return SagaEvent(
+    event = SagaEvent(
         source=known.source,
         id=known.id,
         type=known.type,
@@ -161,6 +161,7 @@ def event_of_attributes(
         data=data_text.decode() if data_text else None,
         digest=digest,
     )
+    return event if redaction.current() is None else redaction.by_rules(event, sent)
 
 
 def _occurred(

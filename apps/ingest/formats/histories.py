@@ -68,7 +68,8 @@ class HistoryDecoder(Protocol):
 
 def with_digest(event: SagaEvent) -> SagaEvent:
     """The event with the digest of all that it says, `received_at` apart."""
-    body = msgspec.to_builtins(event)
+    body = msgspec.structs.asdict(event)
     body.pop("received_at")
+    body.pop("sealed")
     body.pop("digest")
     return msgspec.structs.replace(event, digest=digest_of(body))

@@ -18,7 +18,7 @@ import msgspec
 from apps.ingest import redaction
 from apps.ingest.formats import json_path
 from apps.ingest.formats import temporal_values as values
-from apps.ingest.formats.engine_entries import clean
+from apps.ingest.formats.engine_entries import clean, within_bounds
 from apps.ingest.formats.histories import HistoryError, HistoryOptions, with_digest
 from apps.sagas.events import EventKind, Micros, SagaEvent
 
@@ -253,14 +253,16 @@ class Run:
         """
         data: str | None = None
         data_flags: tuple[str, ...] = ()
+        shown: Any = None
         if entry.shown and not suffix:
-            data, data_flags = values.data_text(values.readable(entry.shown))
+            shown = values.readable(entry.shown)
+            data, data_flags = values.data_text(shown)
         all_flags = (*entry.flags, *flags, *data_flags, *self._flags)
         numbers = [number for cause in causes if (number := values.number_of(cause)) is not None and number > 0]
         fields.setdefault("flow", self.flow)
         fields.setdefault("run", self.chain)
         fields.setdefault("flow_version", self.version)
-        return with_digest(
+        event = with_digest(
             SagaEvent(
                 source=self.source,
                 id=self.id_of(entry.number if name is None else name) + suffix,
@@ -277,6 +279,7 @@ class Run:
                 **fields,
             )
         )
+        return event if redaction.current() is None else redaction.by_rules(event, within_bounds(shown))
 
     def work(self, number: Any, what: str) -> Work:
         """What an earlier entry began. Raises Unattached."""

@@ -387,7 +387,7 @@ def _variable(reading: _Reading) -> list[Fields]:
     if reading.intent not in ("CREATED", "UPDATED"):
         return [{"kind": EventKind.INFO}]
     name = reading.text("name") or ""
-    content = redaction.FILTERED if redaction.is_sensitive(name) else parsed(reading.value.get("value"))
+    content = redaction.named(name, parsed(reading.value.get("value")))
     attributes: dict[str, Any] = {}
     if key_at(reading.value, "scopeKey") == reading.instance.key and isinstance(content, str | int | float):
         attributes = {name: content} if content != redaction.FILTERED else {}

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from django.db import DatabaseError, connections
 
-from apps.ingest import door
+from apps.ingest import door, redaction
 from apps.ingest.answers import Refusal
 from apps.ingest.formats.broker_message import BrokerMessage
 from apps.ingest.formats.broker_reading import Reading, read, refusal
@@ -153,9 +153,13 @@ class Consuming:
         """Store a batch, waiting for PostgreSQL as long as it takes. False when told to stop before."""
         received_at = micros.now()
         pause = SHORTEST_BACKOFF_SECONDS
-        decoded = read_batch([delivery.message for delivery in deliveries], self.reading, received_at)
+        messages = [delivery.message for delivery in deliveries]
+        decoded: Decoded | None = None
         while True:
             try:
+                if decoded is None:
+                    with redaction.applying(door.policy_of(self.source.pk)):
+                        decoded = read_batch(messages, self.reading, received_at)
                 self._store(decoded, received_at)
                 return True
             except Refusal:

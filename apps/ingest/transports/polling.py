@@ -27,7 +27,7 @@ from django.db import DatabaseError, connection, connections
 from django.db.models import F, Func
 from django.db.models.expressions import RawSQL
 
-from apps.ingest import door
+from apps.ingest import door, redaction
 from apps.ingest.answers import Refusal
 from apps.ingest.formats import json_path
 from apps.ingest.formats.decoding import Decoded
@@ -298,11 +298,13 @@ class Polling:
             self._poller = self.open()
         pieces = self._poller.poll(self._watermark())
         try:
-            for piece in pieces:
-                self._store(piece.decoded)
-                self._remember(piece)
-                if self.stop.is_set():
-                    raise StoppedError("told to stop")
+            # Pieces are read while they are asked for.
+            with redaction.applying(door.policy_of(self.source.pk)):
+                for piece in pieces:
+                    self._store(piece.decoded)
+                    self._remember(piece)
+                    if self.stop.is_set():
+                        raise StoppedError("told to stop")
         finally:
             if (close := getattr(pieces, "close", None)) is not None:
                 close()

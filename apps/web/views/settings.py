@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from apps.lib import micros
 from apps.projects.models import Membership, Project, Role, Scope
+from apps.projects.privacy import set_revealing
 from apps.projects.tokens import create_token, revoke_token
 from apps.sagas.finding_due import judge_anew
 from apps.sagas.learned_deadlines import set_factor
@@ -48,12 +49,16 @@ def project(request: HttpRequest) -> HttpResponse:
     """Name, retention, tolerances, and what learned deadlines allow."""
     current: Project = request.project  # type: ignore[attr-defined]
     # The form writes into the object that it is given, also when it is refused: the page's own must stay as it is.
-    form = ProjectForm(request.POST or None, instance=Project.objects.get(pk=current.pk))
+    instance = Project.objects.get(pk=current.pk)
+    form = ProjectForm(request.POST or None, instance=instance, initial={"reveals_to": current.reveals_to})
     if request.method == "POST" and form.is_valid():
         with transaction.atomic():
-            form.save()
+            # Only what the form has: keys and revision are others' and may have changed meanwhile.
+            form.save(commit=False).save(update_fields=ProjectForm.Meta.fields)
             if _JUDGED_BY.intersection(form.changed_data):
                 judge_anew(current.pk, micros.now())
+            if form.cleaned_data["reveals_to"] != current.reveals_to:
+                set_revealing(current.pk, form.cleaned_data["reveals_to"])
             if form.cleaned_data["deadline_factor"] != current.deadline_factor:
                 set_factor(current.pk, None, form.cleaned_data["deadline_factor"])
         messages.success(request, "Saved.")

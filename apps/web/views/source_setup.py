@@ -23,12 +23,14 @@ from apps.ingest.transports.systems import (
     system_of,
 )
 from apps.lib import micros
+from apps.projects import privacy
 from apps.projects.models import Project, Role, Source, SourceKind
 from apps.sagas import queries
 from apps.web.access import project_view
 
 _MOST_PK = 2**63 - 1
 _MOST_FLOW_CHARACTERS = 256
+_MOST_RULE_CHARACTERS = privacy.MOST_RULES * (privacy.MOST_CHARACTERS + 20)
 
 
 @project_view(role=Role.ADMIN)
@@ -73,6 +75,8 @@ def show(request: HttpRequest, source_id: int) -> HttpResponse:
         source.save(update_fields=["is_active"])
         messages.success(request, f"{source.name} is switched {'on' if source.is_active else 'off'}.")
         return redirect("web:source", source.pk)
+    if action == "redaction":
+        return _save_redaction(request, source)
     system = system_of(source)
     if action == "test" and system is not None:
         _try(request, source)
@@ -93,8 +97,25 @@ def show(request: HttpRequest, source_id: int) -> HttpResponse:
                 return redirect("web:source", source.pk)
             context["name"] = name
         context |= _form(request, system, shown, problem) | {"default_flow": flow}
-    context |= _seen(project, source, now)
+    context |= _seen(project, source, now) | {"redaction_rules": privacy.show_rules(source)}
     return render(request, "web/source.html", context, status=200 if problem is None else 422)
+
+
+def _save_redaction(request: HttpRequest, source: Source) -> HttpResponse:
+    """Keep the rules that were typed, or show them again with what is wrong."""
+    text = request.POST.get("redaction_rules", "")[:_MOST_RULE_CHARACTERS]
+    try:
+        privacy.save_rules(source, privacy.read_rules(text))
+    except privacy.RuleError as error:
+        now = micros.now()
+        system = system_of(source)
+        context: dict[str, Any] = {"source": source, "now": now, "name": source.name, "system": system}
+        if system is not None:
+            context |= _form(request, system, shown_options(source), None) | {"default_flow": source.default_flow}
+        context |= {"redaction_rules": text, "redaction_problem": str(error)} | _seen(source.project, source, now)
+        return render(request, "web/source.html", context, status=422)
+    messages.success(request, "The rules hold for what comes from now on. What is stored stays as it is.")
+    return redirect("web:source", source.pk)
 
 
 def _change(source: Source, system: System, request: HttpRequest, name: str, flow: str) -> OptionError | None:

@@ -14,7 +14,7 @@ from apps.dlq.models import DeadLetterQueue
 from apps.ingest.transports.options import SECRETS
 from apps.lib.secrets import UnreadableSecretError, rotate
 from apps.projects import audit
-from apps.projects.models import Source
+from apps.projects.models import Project, Source
 
 
 class Command(BaseCommand):
@@ -25,6 +25,8 @@ class Command(BaseCommand):
             *_each(Receiver.objects.all(), "settings_token", rotate),
             *_each(DeadLetterQueue.objects.all(), "settings_token", rotate),
             *_each(Source.objects.filter(settings__has_key=SECRETS), "settings", _source_settings),
+            *_each(Project.objects.exclude(hash_key=""), "hash_key", rotate),
+            *_each(Project.objects.exclude(seal_key=""), "seal_key", rotate),
             *_each(Authenticator.objects.filter(type__in=("totp", "recovery_codes")), "data", _factor),
         ]
         audit.note("command", "rotate_secrets", {"unreadable": unreadable})

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from apps.ingest import documents, rejected
+from apps.ingest import documents, door, redaction, rejected
 from apps.ingest.documents import JSON, NDJSON, OptionError
 from apps.ingest.formats import HISTORIES, Decoded, Rejection
 from apps.ingest.strict_json import Unreadable
@@ -56,7 +56,8 @@ class Command(BaseCommand):
         failed = []
         for name in given["files"]:
             received_at = micros.now()
-            decoded = self._decoded(given["format"], name, options, received_at)
+            with redaction.applying(door.policy_of(source.pk)):
+                decoded = self._decoded(given["format"], name, options, received_at)
             outcome, _refused = documents.store_in_slices(
                 decoded, lambda events: (record(project.pk, source.pk, events), [])
             )
