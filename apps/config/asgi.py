@@ -9,15 +9,18 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import django
 from django.conf import settings
-from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apps.config.settings")
-_django = get_asgi_application()
+django.setup(set_prefix=False)
 
-from apps.ingest import asgi as ingest  # noqa: E402 - Django must be set up before models are imported
+from apps.config.page_threads import BoundedHandler  # noqa: E402 - Django must be set up before models are imported
+from apps.ingest import asgi as ingest  # noqa: E402
 from apps.lib.interpreter import tune_for_serving  # noqa: E402
 from apps.web.live import websocket_application  # noqa: E402
+
+_django = BoundedHandler()
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[Any], Awaitable[None]]

@@ -286,6 +286,8 @@ INGEST_EVENTS_PER_SECOND = float(os.environ.get("INGEST_EVENTS_PER_SECOND", 0))
 INGEST_RECORDERS = int(
     os.environ.get("INGEST_RECORDERS", min(len(os.sched_getaffinity(0)), 4) if hasattr(os, "sched_getaffinity") else 2)
 )
+#: Threads in which a web process answers pages and the API, each with a connection; see `apps.config.page_threads`.
+WEB_THREADS = max(1, int(os.environ.get("WEB_THREADS", 16)))
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(INGEST_MAX_OTLP_BODY_BYTES, INGEST_MAX_HISTORY_BYTES) + 1024
 #: Hosts beside Amazon's own that may sign SNS messages and confirm subscriptions: a LocalStack, say. `host[:port]`.
 SNS_HOSTS = [host for host in os.environ.get("SNS_HOSTS", "").split(",") if host]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,14 @@ SECONDS = os.environ.get("SCHEMATHESIS_SECONDS", "")
 SEED = os.environ.get("SCHEMATHESIS_SEED", "20261121")
 
 
-def test_every_operation_keeps_what_the_document_promises(web_door: WebDoor, tmp_path: Path) -> None:
-    token = create_token(web_door.project, ["ingest", "read", "operate"], source=web_door.source)
+@pytest.fixture(scope="module")
+def token(web_door: WebDoor, django_db_blocker: Any) -> str:
+    """Opens everything. Made outside of any test's transaction, or the web process would not see it."""
+    with django_db_blocker.unblock():
+        return create_token(web_door.project, ["ingest", "read", "operate"], source=web_door.source)
+
+
+def test_every_operation_keeps_what_the_document_promises(web_door: WebDoor, token: str, tmp_path: Path) -> None:
     document = tmp_path / "openapi.json"
     with urllib.request.urlopen(f"{web_door.url}/api/v1/openapi.json", timeout=120) as answer:
         document.write_bytes(answer.read())
