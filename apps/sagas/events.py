@@ -72,7 +72,7 @@ class TimeQuality(StrEnum):
     RECEIVED = "received"
 
 
-class SagaEvent(msgspec.Struct, frozen=True, kw_only=True):
+class SagaEvent(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """An immutable fact, identified by (project, `source`, `id`) as CloudEvents defines it.
 
     `kind` is None when the event itself does not say what it means (a bare choreographed event): then the flow

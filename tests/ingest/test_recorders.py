@@ -109,4 +109,4 @@ async def test_small_bodies_gather_at_one_recorder_and_large_ones_are_shared_out
 
 async def test_nothing_can_be_sent_to_a_recorder_that_is_gone() -> None:
     with pytest.raises(RecorderGoneError):
-        await recorders._Recorder().take_in(1, admission, b"{}", RECEIVED_AT)
+        await recorders._Recorder(0, 1, lambda _: None).take_in(1, admission, b"{}", RECEIVED_AT)
