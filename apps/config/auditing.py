@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
 #: Fields of forms that say nothing.
 _SILENT = {"csrfmiddlewaretoken", "project", "next", "code"}
+_SECRET_PATHS = {"web:join": "/join/…", "web:forgotten_choose": "/forgotten/…"}
 _MOST_BODY_BYTES = 64 * 1024
 
 
@@ -46,8 +47,8 @@ def _note(request: HttpRequest, response: HttpResponse) -> None:
     route = request.resolver_match.view_name if request.resolver_match else ""
     is_page = route.startswith("web:")
     verb = said.get("action", "") if is_page else ""
-    # The address of an invitation is a secret.
-    path = "/join/…" if route == "web:join" else request.path
+    # The addresses of such links are secrets.
+    path = _SECRET_PATHS.get(route, request.path)
     action = f"{request.method} {path}" + (f" {verb}" if isinstance(verb, str) and verb else "")
     caller = getattr(request, "auth", None)
     project = getattr(request, "project", None)

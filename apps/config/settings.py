@@ -131,7 +131,13 @@ ACCOUNT_SIGNUP_FIELDS = ["username*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_UNIQUE_EMAIL = False
 #: Wrong passwords of one name from one address, and all of one address; a stranger cannot lock somebody else out.
-ACCOUNT_RATE_LIMITS = {"login_failed": "5/15m/key,50/15m/ip", "reauthenticate": "10/15m/user"}
+ACCOUNT_RATE_LIMITS = {
+    "login_failed": "5/15m/key,50/15m/ip",
+    "reauthenticate": "10/15m/user",
+    "reset_password": "3/h/key,20/h/ip",
+}
+#: Seconds for which a link for a forgotten password works.
+PASSWORD_RESET_TIMEOUT = 3600
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 #: Addresses of mail say nothing about who somebody is here: accounts are made by invitation.
@@ -332,6 +338,8 @@ EMAIL_BACKEND = os.environ.get(
     if os.environ.get("EMAIL_HOST")
     else "apps.alerts.receivers.logged_mail.EmailBackend",
 )
+#: Without a server, mails are only lines of the log.
+SENDS_MAIL = bool(os.environ.get("EMAIL_HOST") or os.environ.get("EMAIL_BACKEND"))
 EMAIL_HOST = os.environ.get("EMAIL_HOST", "localhost")
 EMAIL_PORT = int(os.environ.get("EMAIL_PORT", 25))
 EMAIL_HOST_USER = os.environ.get("EMAIL_HOST_USER", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
+from apps.web.accounts.reset import mail_links
 from apps.web.accounts.sessions import forget_expired
 
 
@@ -11,3 +12,9 @@ from apps.web.accounts.sessions import forget_expired
 def forget_sessions() -> None:
     """Delete sessions that have ended by themselves."""
     forget_expired()
+
+
+@shared_task(autoretry_for=(OSError,), max_retries=3, retry_backoff=10)
+def mail_reset_links(who: str) -> None:
+    """Mail the links of a forgotten password, if there is such an account."""
+    mail_links(who)

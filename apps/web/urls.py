@@ -16,6 +16,7 @@ from apps.web.views import (
     disk_use,
     findings,
     flows,
+    forgotten,
     incidents,
     instances,
     joining,
@@ -52,6 +53,8 @@ app_name = "web"
 urlpatterns = [
     path("login", account.login, name="login"),
     path("logout", account.logout, name="logout"),
+    path("forgotten", forgotten.ask, name="forgotten"),
+    path("forgotten/<str:number>/<str:token>", forgotten.choose, name="forgotten_choose"),
     path("join/<str:secret>", joining.join, name="join"),
     path("", overview.show, name="overview"),
     path("instances", instances.show, name="instances"),

@@ -30,6 +30,7 @@ PUBLIC = {"healthz", "readyz", "metrics", "api/v1/openapi.json", "api/v1/", "api
 #: Ways in: they know nobody yet.
 DOORS = {
     *("login", "logout", "join/<str:secret>", "embed/<str:token>"),
+    *("forgotten", "forgotten/<str:number>/<str:token>"),
     *("sign-in/code", "sign-on/cancelled", "sign-on/failed"),
     r"sign-on/^(?P<provider_id>[^/]+)/login/",
     r"sign-on/^(?P<provider_id>[^/]+)/login/callback/",
