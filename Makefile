@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 CITUS_TESTS ?= tests/sagas/test_laws.py tests/sagas/test_queries.py tests/api/test_reading.py tests/alerts/test_stuck.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev up test lint format bench e2e interop faults mutants hostile fuzz screenshots citus migrate lock browser clean
+.PHONY: help demo dev up test lint audit sbom format bench e2e interop faults mutants hostile fuzz screenshots citus migrate lock browser clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -55,6 +55,12 @@ lint: $(STAMP) ## Check style, types, layers, migrations and settings
 	$(BIN)/python manage.py servers -- makemigrations --check --dry-run
 	$(BIN)/python manage.py check
 	$(BIN)/yamllint --strict -d '{extends: default, rules: {line-length: {max: 120}, document-start: disable}}' docker
+
+audit: $(STAMP) ## Ask the list of known flaws about every pinned package (needs a way out)
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements-server.lock
+
+sbom: $(STAMP) ## Write what a release is made of, as CycloneDX, to sbom.cdx.json
+	@$(BIN)/python -m apps.config.bill_of_materials requirements-server.lock > sbom.cdx.json
 
 format: $(STAMP) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix

@@ -33,7 +33,8 @@ _SUM = "SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)
 #: What a rebuild from the events must give again, whatever order it takes.
 _PROJECTED = """
 SELECT count(*), coalesce(sum(hashtextextended(concat_ws('|', i.correlation_id, flow, run_id, status,
-  compensation_state, owed_count, started_at, last_event_at, ended_at, i.event_count, retry_count, max_attempts), 0)::numeric), 0)
+  compensation_state, owed_count, started_at, last_event_at, ended_at, i.event_count, retry_count, max_attempts),
+  0)::numeric), 0)
 FROM instance i
 """
 _RESTORE_JOBS = 2
