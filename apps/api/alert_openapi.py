@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from apps.alerts.receivers import RECEIVERS
 from apps.api.receivers import ReceiverBody
 from apps.api.rules import RuleBody
 
@@ -16,8 +17,6 @@ _RULE = {
     "parameters": {"at_least": 5},
     "pending_seconds": 60,
     "severity": "critical",
-    "receivers": ["payments on call"],
-    "escalation": [{"after_seconds": 900, "receivers": ["the lead"]}],
 }
 _RECEIVER = {"name": "payments on call", "kind": "webhook", "settings": {"url": "https://hooks.example/payments"}}
 
@@ -28,8 +27,17 @@ def describe_alerts(paths: dict[str, Any], schemas: dict[str, Any], root: str) -
     schemas.update(components)
     for path, method in (("/rules", "post"), ("/rules/{number}", "put"), ("/rules/try", "post")):
         paths[root + path][method]["requestBody"] = _body("RuleBody", _RULE)
-    for path, method in (("/receivers", "post"), ("/receivers/{number}", "put")):
-        paths[root + path][method]["requestBody"] = _body("ReceiverBody", _RECEIVER)
+    # A change may leave the kind out, which never changes; a new one has to say it.
+    new = components["ReceiverBody"]
+    kind = {"enum": list(RECEIVERS), "description": "see GET /receiver-kinds"}
+    schemas["NewReceiver"] = {
+        **new,
+        "title": "NewReceiver",
+        "required": [*new.get("required", []), "kind"],
+        "properties": {**new["properties"], "kind": kind},
+    }
+    paths[root + "/receivers"]["post"]["requestBody"] = _body("NewReceiver", _RECEIVER)
+    paths[root + "/receivers/{number}"]["put"]["requestBody"] = _body("ReceiverBody", _RECEIVER)
 
 
 def _body(name: str, example: dict[str, Any]) -> dict[str, Any]:

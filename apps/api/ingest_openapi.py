@@ -10,6 +10,13 @@ from apps.ingest.formats import HISTORIES
 
 _COUNTS = {"$ref": "#/components/schemas/IngestCounts"}
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
+_OBJECT = {"type": "object"}
+#: What documents are made of; what an engine's own hold is said by the engine.
+_DOCUMENT: dict[str, dict[str, Any]] = {
+    "application/json": {"oneOf": [_OBJECT, {"type": "array", "items": _OBJECT}]},
+    "application/x-ndjson": {"type": "string"},
+    "text/plain": {"type": "string"},
+}
 _ERRORS = {
     "400": "The body as a whole cannot be read",
     "401": "No valid token; it may also be the password of Basic authentication",
@@ -79,7 +86,7 @@ def _operation(path: str, identity: str, summary: str, description: str) -> dict
         ],
         "requestBody": {
             "required": True,
-            "content": {media_type: {"schema": {}} for media_type in route.media_types},
+            "content": {media_type: {"schema": _DOCUMENT.get(media_type, {})} for media_type in route.media_types},
         },
         "responses": {
             "200": {"description": "At least one item is good, or there was none", "content": counts},

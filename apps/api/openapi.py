@@ -20,6 +20,7 @@ from apps.api.schemas import IngestCounts, Problem
 from apps.dlq.planning import DISCARD_SCOPES, SCOPES
 from apps.dlq.queues import MAX_RATE
 from apps.ingest.strict_json import Limits
+from apps.sagas.deadlines import LEAST_FACTOR, MOST_FACTOR
 from apps.sagas.definition_text import MAX_BYTES
 
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -71,6 +72,7 @@ class OpenAPIDocument(OpenAPISchema):
                 _tidy(operation)
         root = "/" + path_prefix.strip("/")
         _describe_flows(paths[f"{root}/flows/{{name}}"])
+        _describe_factor(paths[f"{root}/flows/{{name}}/deadlines"]["put"])
         _describe_incidents(paths, f"{root}/incidents/{{number}}")
         _describe_silences(paths, root)
         describe_alerts(paths, schemas, root)
@@ -117,6 +119,17 @@ def _describe_flows(operations: dict[str, Any]) -> None:
         operations[method].setdefault("parameters", []).append(if_match)
 
 
+def _describe_factor(operation: dict[str, Any]) -> None:
+    factor = {"type": ["number", "null"], "minimum": LEAST_FACTOR, "maximum": MOST_FACTOR}
+    schema = {
+        "type": "object",
+        "required": ["factor"],
+        "additionalProperties": False,
+        "properties": {"factor": {**factor, "description": "null = the project's"}},
+    }
+    operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
 def _describe_incidents(paths: dict[str, Any], root: str) -> None:
     paths[f"{root}/snooze"]["post"]["requestBody"] = {
         "required": True,
@@ -129,6 +142,7 @@ def _describe_incidents(paths: dict[str, Any], root: str) -> None:
                         "until": {"type": "string", "format": "date-time"},
                         "duration": {"type": "string", "examples": ["4h"]},
                     },
+                    "oneOf": [{"required": ["until"]}, {"required": ["duration"]}],
                     "description": "One of the two.",
                 }
             }
@@ -184,6 +198,8 @@ def _describe_silences(paths: dict[str, Any], root: str) -> None:
     }
     for path, (properties, required) in bodies.items():
         schema = {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
+        if "until" in properties:
+            schema["oneOf"] = [{"required": ["until"]}, {"required": ["duration"]}]
         paths[path]["post"]["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
@@ -237,7 +253,10 @@ def _describe_export(paths: dict[str, Any], root: str) -> None:
 
 def _describe_contracts(paths: dict[str, Any], root: str) -> None:
     schema = {"application/json": {"schema": {"type": ["object", "boolean"], "description": "A JSON Schema."}}}
-    paths[f"{root}/schemas/{{event_type}}/{{version}}"]["put"]["requestBody"] = {"required": True, "content": schema}
+    one = paths[f"{root}/schemas/{{event_type}}/{{version}}"]
+    one["put"]["requestBody"] = {"required": True, "content": schema}
+    for answer in (one["get"]["responses"]["200"], one["put"]["responses"]["200"], one["put"]["responses"]["201"]):
+        answer["content"] = schema
     batch = {"type": "array", "items": _EVENT}
     bundle = {
         "type": "object",
@@ -305,7 +324,6 @@ def _cloud_event() -> dict[str, Any]:
         "subject": "what it is about",
         "datacontenttype": "media type of data",
         "dataschema": "schema of data",
-        "correlationid": "the business transaction that it belongs to",
         "causationid": "ids of the events that caused it, separated by commas",
         "traceparent": "W3C trace context",
         "sequence": "the source's own order",
@@ -324,16 +342,18 @@ def _cloud_event() -> dict[str, Any]:
     return {
         "type": "object",
         "description": "A CloudEvents 1.0 event with Sagascope's extension attributes; docs/event-format.md says more.",
-        "required": ["specversion", "id", "source", "type"],
+        "required": ["specversion", "id", "source", "type", "correlationid"],
         "properties": {
             "specversion": {"type": "string", "const": "1.0"},
-            **dict.fromkeys(("id", "source", "type"), text),
+            **{name: {**text, "minLength": 1} for name in ("id", "source", "type")},
             **moments,
             **{name: {**text, "description": meaning} for name, meaning in optional.items()},
+            "correlationid": {**text, "minLength": 1, "description": "the business transaction that it belongs to"},
             "sagaattempt": {"type": "integer", "minimum": 1},
             "data": {},
             "data_base64": {"type": "string", "contentEncoding": "base64"},
         },
+        "not": {"required": ["data", "data_base64"]},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -31,8 +32,12 @@ class SagascopeAPI(NinjaAPI):
     """Our routes with a complete description."""
 
     def get_openapi_schema(self, *, path_prefix: str | None = None, path_params: Any = None) -> OpenAPIDocument:
-        """The OpenAPI document."""
-        return OpenAPIDocument(self, self.get_root_path(path_params or {}) if path_prefix is None else path_prefix)
+        """The OpenAPI document. Made once: it takes seconds, and anybody may ask for it."""
+        return self._described(self.get_root_path(path_params or {}) if path_prefix is None else path_prefix)
+
+    @cache  # noqa: B019 - there is one API, and it stays
+    def _described(self, path_prefix: str) -> OpenAPIDocument:
+        return OpenAPIDocument(self, path_prefix)
 
     def get_openapi_operation_id(self, operation: Any) -> str:
         """Named after what it does: list_instances, save_flow."""

@@ -118,6 +118,8 @@ def test_there_are_the_routes_of_the_contract() -> None:
         "get /schema-differences/{event_type}",
         "get /inferred-schemas/{event_type}",
         "get /sources",
+        "get /sources/{number}/redaction",
+        "put /sources/{number}/redaction",
         "get /rejected-events",
         "get /reprojections",
         "get /export.csv",

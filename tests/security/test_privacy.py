@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import jsonschema
 import pytest
 from django.core.management import call_command
 from django.db import connection
@@ -337,3 +338,16 @@ def test_an_engines_history_follows_the_rules_and_the_same_again_is_a_duplicate(
     everything = stored()
     assert [each for each in PLANTED if each in everything] == []
     assert "sealed" in everything
+
+
+def test_the_rules_are_answered_as_described(ruled: Source, shop: Project) -> None:
+    token = create_token(shop, ["read"], name="reader")
+    headers = {"Authorization": f"Bearer {token}"}
+    document = Client().get("/api/v1/openapi.json").json()
+    operation = document["paths"]["/api/v1/sources/{number}/redaction"]["get"]
+    schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+
+    body = Client().get(f"/api/v1/sources/{ruled.pk}/redaction", headers=headers).json()
+
+    jsonschema.Draft202012Validator({**schema, "components": document["components"]}).validate(body)
+    assert body["rules"][0] == {"action": "hash", "of": "key", "text": "email"}
