@@ -155,7 +155,7 @@ def problem_of(error: Exception) -> ProblemError:
     if isinstance(error, ValidationError):
         return _invalid(error)
     if isinstance(error, OperationalError | InterfaceError):
-        logger.error("the database did not answer", exc_info=error)
+        logger.warning("the database did not answer: %s", str(error).strip().partition("\n")[0])
         return ProblemError(503)
     logger.error("a request failed", exc_info=error)
     return ProblemError(500)

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import os
 
-from celery import Celery
+import redis
+from celery import Celery, Task
+from django.db import InterfaceError, OperationalError
 
 from apps.config.steady_schedule import Every
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apps.config.settings")
 
-app = Celery("sagascope")
+
+class Tick(Task):
+    """A task of ours. That PostgreSQL or Redis is away is one line of the log: the next tick does the work."""
+
+    throws = (OperationalError, InterfaceError, redis.ConnectionError, redis.TimeoutError)
+
+
+app = Celery("sagascope", task_cls=Tick)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["apps.sagas", "apps.dlq", "apps.ingest", "apps.alerts", "apps.web"])
 

@@ -43,8 +43,8 @@ def ask(request: HttpRequest) -> HttpResponse:
         return render(request, "web/forgotten.html", {"is_possible": True, "is_blocked": True}, status=429)
     try:
         mail_reset_links.delay(who)
-    except OperationalError:
-        logger.warning("a link for a forgotten password could not be queued", exc_info=True)
+    except OperationalError as error:
+        logger.warning("a link for a forgotten password could not be queued: %s", error)
         return render(request, "web/forgotten.html", {"is_possible": True, "is_away": True}, status=503)
     return render(request, "web/forgotten.html", {"is_possible": True, "is_sent": True})
 
