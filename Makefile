@@ -5,6 +5,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 8000
 SAGASCOPE_DATA ?= $(CURDIR)/.sagascope
 export SAGASCOPE_DATA
+# Compiled code is kept, whatever the shell says: else each of a run's many processes compiles all of it again.
+export PYTHONDONTWRITEBYTECODE :=
 
 BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cksum < requirements.lock | tr -s ' ' '-')

@@ -140,6 +140,7 @@ def test_it_says_url_and_the_first_link_refuses_a_second_one_and_stops_cleanly(u
     assert_gone(family)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
 def test_killed_it_leaves_nothing_behind_and_starts_again_with_another_first_link(up: Up) -> None:
     first = first_account(up.ready_line())
@@ -156,6 +157,7 @@ def test_killed_it_leaves_nothing_behind_and_starts_again_with_another_first_lin
         urllib.request.urlopen(first)
 
 
+@pytest.mark.slow
 def test_a_source_of_a_broker_is_read_as_long_as_there_is_one(up: Up) -> None:
     up.ready_line()
     assert not up.runs("consume")
