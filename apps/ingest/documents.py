@@ -24,7 +24,7 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 NOT_A_HISTORY = "not_a_history"
 #: Events per transaction: bounds how long its locks are held, whatever a document holds.
-SLICE = 1_000
+SLICE = 2_500
 _MOST_CHARACTERS = 1_024
 _IDENTITY_BYTES = 256
 #: Options by their name in a source's settings and in a command.
@@ -160,7 +160,9 @@ def store_in_slices(
     whole, refused = Outcome(), []
     for begin in range(0, len(order), SLICE):
         slice_ = order[begin : begin + SLICE]
-        outcome, bad = store([events[position] for position in slice_])
+        outcome, bad = store(
+            events.at(slice_) if isinstance(events, EventSpool) else [events[position] for position in slice_]
+        )
         whole.accepted += outcome.accepted
         whole.duplicates += outcome.duplicates
         whole.conflicts += [slice_[position] for position in outcome.conflicts]

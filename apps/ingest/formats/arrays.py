@@ -8,7 +8,8 @@ often as they like, and keep of its items what they need.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeGuard, overload
 
 import msgspec
@@ -34,12 +35,14 @@ _members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class Array(Sequence[Any]):
     """A JSON array. Every look at an item decodes it anew, so what is done to it is forgotten."""
 
-    __slots__ = ("_items", "_levels")
+    __slots__ = ("_items", "_read")
 
-    def __init__(self, items: Sequence[memoryview | msgspec.Raw], levels: int = _LEVELS) -> None:
-        """Of items of which each was found to be valid JSON."""
+    def __init__(
+        self, items: Sequence[memoryview | msgspec.Raw], levels: int = _LEVELS, *, are_small: bool = False
+    ) -> None:
+        """Of items of which each was found to be valid JSON, and perhaps none long enough to hold arrays like this."""
         self._items = items
-        self._levels = levels
+        self._read: Callable[[Any], Any] = decode if are_small else partial(read, levels=levels)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -52,12 +55,11 @@ class Array(Sequence[Any]):
 
     def __getitem__(self, place: int | slice) -> Any:
         if isinstance(place, slice):
-            return [read(item, self._levels) for item in self._items[place]]
-        return read(self._items[place], self._levels)
+            return [self._read(item) for item in self._items[place]]
+        return self._read(self._items[place])
 
     def __iter__(self) -> Iterator[Any]:
-        for item in self._items:
-            yield read(item, self._levels)
+        return map(self._read, self._items)
 
 
 class Places:
@@ -142,9 +144,12 @@ def read(text: bytes | memoryview | msgspec.Raw, levels: int = _LEVELS) -> Any:
     first = bytes(view[:4096]).lstrip()[:1]
     if first == b"[":
         items = _items_of(view)
+        are_small = True
         for item in items:
-            decode(item)
-        return Array(items, levels - 1)
+            text = memoryview(item)
+            are_small &= text.nbytes < SMALL_BYTES
+            decode(text)
+        return Array(items, levels - 1, are_small=are_small)
     if first == b"{":
         return {
             name: read(value, levels - 1) if name in _HOLDING else decode(value)

@@ -88,12 +88,12 @@ def _decode_one(
 
 def _histories(document: Any) -> list[tuple[str, dict[str, Any]]]:
     """(place, {"events": […], what else is said}) of each history in a document."""
-    if isinstance(document, Mapping):
+    if isinstance(document, dict):
         for name in ("events", "history"):
             if is_array(found := document.get(name)):
                 return [(f"$.{name}", {**document, "events": found})]
     if is_array(document):
-        if document and all(isinstance(each, Mapping) and ("events" in each or "history" in each) for each in document):
+        if document and all(isinstance(each, dict) and ("events" in each or "history" in each) for each in document):
             return [
                 (f"$[{index}]{place[1:]}", history)
                 for index, each in enumerate(document)
@@ -107,7 +107,7 @@ def _instance_id(given: Mapping[str, Any]) -> str | None:
     """The instance that a history is said to be of."""
     state = given.get("state")
     beside = text_at(given, "instanceId", "instanceID", "instance_id")
-    return beside or (text_at(state, "instance_id", "instanceId") if isinstance(state, Mapping) else None)
+    return beside or (text_at(state, "instance_id", "instanceId") if isinstance(state, dict) else None)
 
 
 # --- the shapes of one event ------------------------------------------------------------------------------------------
@@ -115,11 +115,11 @@ def _instance_id(given: Mapping[str, Any]) -> str | None:
 
 def _entry(item: Any) -> Execution:
     """What happened, in the words of Dapr's protocol. Raises Refused for what is no history event."""
-    if not isinstance(item, Mapping):
+    if not isinstance(item, dict):
         raise Refused("not_a_history_event", f"it is {kind_of(item)}, not a history event")
     if isinstance(kind := item.get("type"), str):
         return _from_row(item, kind) if "play" in item or "attrs" in item else _from_object(item, kind)
-    names = [name for name, value in item.items() if name not in _COMMON and isinstance(value, Mapping)]
+    names = [name for name, value in item.items() if name not in _COMMON and isinstance(value, dict)]
     if len(names) != 1:
         raise Refused("not_a_history_event", "it does not say what happened: one key such as taskScheduled")
     # Protobuf's JSON leaves out what is zero.
@@ -183,7 +183,7 @@ def _attributes(text: Any) -> dict[str, str]:
 
 def _router(item: Mapping[str, Any]) -> Mapping[str, Any]:
     found = item.get("router")
-    return found if isinstance(found, Mapping) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _current(name: str) -> str:
@@ -204,6 +204,6 @@ def _camel(name: Any) -> str:
 
 def _camels(value: Any) -> Any:
     """The same for the names inside, but not for payloads, which are text."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {_camel(name): _camels(child) for name, child in value.items()}
     return value

@@ -8,7 +8,7 @@ wrong place: an identity that is missing or too long, a time that is none.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -33,6 +33,7 @@ _KINDS = {dict: "an object", list: "an array", str: "text", int: "a number", flo
 _KINDS[type(None)] = "null"
 _REPLACEMENT = "\ufffd"
 _encode = msgspec.json.Encoder().encode
+_IDENTITIES = (("id", IDENTITY_BYTES), ("correlation_id", IDENTITY_BYTES), ("source", SOURCE_BYTES))
 _NAMES = ("flow", "flow_version", "run", "parent_flow", "parent_run", "step", "step_id", "compensates", "service")
 
 
@@ -65,26 +66,31 @@ def event(payload: Any = None, *, attributes: Mapping[str, Any] | None = None, *
     `payload` becomes `data`; attributes that are None or "" are left out. Raises Refused for an identity that is
     missing or too long.
     """
-    flags: set[str] = set(fields.pop("flags", ()))
-    for name, limit in (("id", IDENTITY_BYTES), ("correlation_id", IDENTITY_BYTES), ("source", SOURCE_BYTES)):
-        fields[name] = _identity(name, fields.get(name), limit)
+    flags: Collection[str] = fields.pop("flags", ())
+    for name, limit in _IDENTITIES:
+        value = fields.get(name)
+        # Nearly all are short and plain; the others are looked at closely.
+        if type(value) is not str or len(value) > limit or not value.isprintable() or not value.isascii():
+            fields[name] = _identity(name, value, limit)
+        elif not value or value.isspace():
+            raise _missing(name)
     fields["type"] = clean(fields["type"])[:IDENTITY_BYTES]
     for name in _NAMES:
         value = fields.get(name)
-        if value:
+        if value and (len(value) > NAME_CHARACTERS or not value.isprintable() or not value.isascii()):
             fields[name] = clean(value)[:NAME_CHARACTERS]
             if len(value) > NAME_CHARACTERS:
-                flags.add(TRUNCATED)
+                flags = {*flags, TRUNCATED}
     if error := fields.get("error"):
         fields["error"], was_cut = cut(clean(error), ERROR_BYTES)
         if was_cut:
-            flags.add(TRUNCATED)
+            flags = {*flags, TRUNCATED}
     data, was_cut = payload_text(payload)
     if was_cut:
-        flags.add(TRUNCATED)
+        flags = {*flags, TRUNCATED}
     if attributes:
         fields["attributes"] = _attributes(attributes)
-    found = with_digest(SagaEvent(data=data, flags=tuple(sorted(flags)), **fields))
+    found = with_digest(SagaEvent(data=data, flags=tuple(sorted({*flags})) if flags else (), **fields))
     return found if redaction.current() is None else redaction.by_rules(found, within_bounds(payload))
 
 
@@ -197,11 +203,15 @@ def parsed(text: Any) -> Any:
 
 def _identity(name: str, value: Any, limit: int) -> str:
     if type(value) is not str or not value or value.isspace():
-        raise Refused(f"missing_{name}", f"it cannot be known what its {name} is")
+        raise _missing(name)
     text = clean(value)
     if len(text) * 4 > limit and len(text.encode()) > limit:
         raise Refused("too_long", f"{name} may have {limit} bytes")
     return text
+
+
+def _missing(name: str) -> Refused:
+    return Refused(f"missing_{name}", f"it cannot be known what its {name} is")
 
 
 def _attributes(given: Mapping[str, Any]) -> dict[str, str]:

@@ -38,7 +38,7 @@ from apps.ingest.formats.stepfunctions_execution import (
     status_event,
     time_of,
 )
-from apps.ingest.formats.stepfunctions_walk import Entry, Walk, entry_of
+from apps.ingest.formats.stepfunctions_walk import Entry, Walk, entry_of, number_of
 from apps.ingest.gzip_body import gunzip
 from apps.ingest.strict_json import Refused, Unreadable
 from apps.sagas.events import Micros, SagaEvent
@@ -210,7 +210,12 @@ class _Reading:
     def _walk(self, about: Mapping[str, Any], machine: Any, items: Places) -> None:
         numbers = array("Q", [0]) * len(items)
         started: Entry | None = None
+        refused_before = len(self._entries.decoded.rejections)
         for place, (position, item) in enumerate(items):
+            if (number := number_of(item)) is not None:
+                # It is looked at more closely once it is known which execution it belongs to.
+                numbers[place] = number
+                continue
             try:
                 entry = entry_of(item, position)
             except Refused as refused:
@@ -231,8 +236,14 @@ class _Reading:
         walk = Walk(execution, self._options, Definition(definition), self._received_at, is_whole=whole)
         for place in places:
             position, item = items[place]
-            entry = entry_of(item, position)
+            try:
+                entry = entry_of(item, position)
+            except Refused as refused:
+                self._entries.reject(position, item, refused, str(numbers[place]))
+                continue
             self._entries.add(position, item, lambda entry=entry: walk.events(entry), str(entry.id))  # type: ignore[misc]
+        rejections = self._entries.decoded.rejections
+        rejections[refused_before:] = sorted(rejections[refused_before:], key=lambda rejection: rejection.index)
 
     def _described(self, row: Any) -> list[SagaEvent]:
         if not isinstance(row, dict):

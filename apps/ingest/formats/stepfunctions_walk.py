@@ -44,8 +44,10 @@ _MAP_RUN = {
     "MapRunFailed": EventKind.STEP_FAILED,
     "MapRunAborted": EventKind.STEP_CANCELLED,
 }
+#: What begins an execution.
+STARTED = "ExecutionStarted"
 _STATUS = {
-    "ExecutionStarted": "RUNNING",
+    STARTED: "RUNNING",
     "ExecutionRedriven": "RUNNING",
     "ExecutionSucceeded": "SUCCEEDED",
     "ExecutionFailed": "FAILED",
@@ -133,6 +135,16 @@ def entry_of(item: Any, position: int) -> Entry:
     redrive = engine_entries.whole_number(item.get("redrive_count"))
     found = details if type(details) is dict else {}
     return Entry(position, number, previous, kind, at, found, redrive, (flag,) if flag else ())
+
+
+def number_of(item: Any) -> int | None:
+    """The id of an entry that does not begin an execution; None for any other, and for what needs a closer look."""
+    if type(item) is not dict:
+        return None
+    kind, number = item.get("type"), engine_entries.whole_number(item.get("id"))
+    if type(kind) is not str or not kind or kind == STARTED or number is None:
+        return None
+    return number if 1 < number < _ENTRY_ID_LIMIT else None
 
 
 class Walk:

@@ -155,28 +155,39 @@ class Reading:
         """Read the entries of one or several runs; those of one run in the order of their numbers."""
         first_position = self._position
         self._position += len(entries)
+        refused_before = len(self._decoded.rejections)
         # Only numbers are kept of the entries: there may be more than fit into memory once they are read.
         indexes, numbers = array("Q"), array("Q")
         starts: list[tuple[int, Entry]] = []
         for index, raw in enumerate(entries):
-            try:
-                entry = self.shapes.entry_of(raw, self.received_at)
-            except Unattached as wrong:
-                self._refuse(first_position + index, f"{place}[{index}]", wrong, raw)
-                continue
-            if entry.meaning == _STARTED:
-                starts.append((len(numbers), entry))
+            number = _number_of(raw)
+            if number is None:
+                # It may begin a run, or be none of ours: that takes a closer look. All others are looked at once.
+                try:
+                    entry = self.shapes.entry_of(raw, self.received_at)
+                except Unattached as wrong:
+                    self._refuse(first_position + index, f"{place}[{index}]", wrong, raw)
+                    continue
+                number = entry.number
+                if entry.meaning == _STARTED:
+                    starts.append((len(numbers), entry))
             indexes.append(index)
-            numbers.append(entry.number)
+            numbers.append(number)
         for run_of_entries in _runs(numbers, starts):
             self._take_run([indexes[each] for each in run_of_entries], place, first_position, entries)
+        refused = self._decoded.rejections
+        refused[refused_before:] = sorted(refused[refused_before:], key=lambda rejection: rejection.index)
 
     def _take_run(self, indexes: Sequence[int], place: str, first_position: int, entries: Sequence[Any]) -> None:
         """Read entries of one run, in the order of their numbers."""
         earlier: Entry | None = None
         for index in indexes:
             raw = entries[index]
-            entry = self.shapes.entry_of(raw, self.received_at)
+            try:
+                entry = self.shapes.entry_of(raw, self.received_at)
+            except Unattached as wrong:
+                self._refuse(first_position + index, f"{place}[{index}]", wrong, raw)
+                continue
             if earlier is None:
                 self._turn_to_run(entry)
             assert self.run is not None
@@ -298,6 +309,17 @@ class Reading:
 
     def _foreign(self, place: str, why: str) -> HistoryError:
         return HistoryError(f"{self._word} history: {place.rstrip('.') or 'the document'} {why}")
+
+
+def _number_of(raw: Any) -> int | None:
+    """The number of an entry that says what it is and does not begin a run; None for any other."""
+    if type(raw) is not dict:
+        return None
+    kind = raw.get("eventType")
+    if type(kind) is not str or not kind or values.enum_name(kind) == _STARTED:
+        return None
+    number = values.number_of(raw.get("eventId"))
+    return number if number is not None and 1 <= number < 2**63 else None
 
 
 def _runs(numbers: Sequence[int], starts: Sequence[tuple[int, Entry]]) -> Iterator[list[int]]:

@@ -258,10 +258,12 @@ class Run:
             shown = values.readable(entry.shown)
             data, data_flags = values.data_text(shown)
         all_flags = (*entry.flags, *flags, *data_flags, *self._flags)
-        numbers = [number for cause in causes if (number := values.number_of(cause)) is not None and number > 0]
-        fields.setdefault("flow", self.flow)
-        fields.setdefault("run", self.chain)
-        fields.setdefault("flow_version", self.version)
+        ids: tuple[str, ...] = ()
+        if causes:
+            numbers = [number for cause in causes if (number := values.number_of(cause)) is not None and number > 0]
+            ids = tuple([self.id_of(number) for number in dict.fromkeys(numbers)])
+        if "flow" not in fields:
+            fields |= {"flow": self.flow, "run": self.chain, "flow_version": self.version}
         event = with_digest(
             SagaEvent(
                 source=self.source,
@@ -271,7 +273,7 @@ class Run:
                 occurred_at=entry.at,
                 received_at=self.received_at,
                 sequence=_sequence(entry) if name is None else "",
-                causation_ids=tuple(self.id_of(number) for number in dict.fromkeys(numbers)),
+                causation_ids=ids,
                 kind=kind,
                 flags=tuple(sorted({*all_flags})) if all_flags else (),
                 data=data,

@@ -7,7 +7,6 @@ ancestor, is brought into these shapes by `cadence_values`.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from collections.abc import Mapping
@@ -45,7 +44,9 @@ number_of = whole_number
 def member(value: Any, *names: str) -> Any:
     """The value at the end of nested names; None where one is missing."""
     for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
     return value
 
 
@@ -111,11 +112,20 @@ def is_payload(value: Any) -> bool:
     return isinstance(member(value, "metadata"), dict) and "encoding" in value["metadata"]
 
 
+def _encoding(packed: Any) -> str:
+    return (_unbase64(packed) or b"").decode(errors="replace")
+
+
+#: There are a handful of encodings.
+_usual_encoding = lru_cache(maxsize=64)(_encoding)
+
+
 def payload_value(payload: Any) -> Any:
     """What a payload holds. Of what is not JSON only its encoding and size: it may hold secrets that cannot be seen."""
     if not is_payload(payload):
         return payload
-    encoding = (_unbase64(payload["metadata"]["encoding"]) or b"").decode(errors="replace")
+    packed = payload["metadata"]["encoding"]
+    encoding = _usual_encoding(packed) if type(packed) is str and len(packed) < NAME_CHARACTERS else _encoding(packed)
     if encoding == "binary/null":
         return None
     content = _unbase64(payload.get("data") or "")
@@ -139,16 +149,19 @@ def fields_of(mapping: Any, name: str) -> dict[str, Any]:
     return {key: payload_value(each) for key, each in found.items()} if isinstance(found, dict) else {}
 
 
+_HOLDERS = (dict, list)
+
+
 def readable(value: Any, depth: int = 0) -> Any:
     """A copy with every payload decoded."""
     if depth > DEPTH:
         return None
     if type(value) is dict:
-        if is_payload(value):
+        if "metadata" in value and is_payload(value):
             return payload_value(value)
         if len(value) == 1 and isinstance(value.get("payloads"), list):
             return [payload_value(each) for each in value["payloads"]]
-        return {key: readable(child, depth + 1) for key, child in value.items()}
+        return {key: readable(child, depth + 1) if type(child) in _HOLDERS else child for key, child in value.items()}
     if type(value) is list:
         return [readable(child, depth + 1) for child in value]
     return value
@@ -164,7 +177,7 @@ def data_text(value: Any) -> tuple[str | None, tuple[str, ...]]:
 
 def _unbase64(text: Any) -> bytes | None:
     try:
-        return base64.b64decode(text, validate=False) if isinstance(text, str) else None
+        return binascii.a2b_base64(text) if isinstance(text, str) else None
     except (binascii.Error, ValueError):
         return None
 

@@ -82,10 +82,10 @@ def _line(line: bytes) -> Any:
 
 
 def _items(document: Any) -> Sequence[Any]:
-    if isinstance(document, Mapping):
+    if isinstance(document, dict):
         if is_array(records := document.get("records")):
             return records
-        if isinstance(hits := document.get("hits"), Mapping) and is_array(found := hits.get("hits")):
+        if isinstance(hits := document.get("hits"), dict) and is_array(found := hits.get("hits")):
             return found
         document = [document]
     if not is_array(document):
@@ -124,7 +124,7 @@ class _Decoding:
 
     def _records(self, index: int, item: Any) -> list[Record]:
         """The record that an item is, a job batch taken apart into its jobs; none for commands and rejections."""
-        if isinstance(item, Mapping) and isinstance(item.get("_source"), dict):
+        if isinstance(item, dict) and isinstance(item.get("_source"), dict):
             item = item["_source"]
         if not isinstance(item, dict):
             raise Refused("not_a_record", f"it is {kind_of(item)}, not a record")
@@ -265,6 +265,6 @@ def _trace(value: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Trace context, where a header of the model or a variable carries it."""
     for name in ("customHeaders", "variables"):
         held = value.get(name)
-        if isinstance(held, Mapping) and isinstance(parent := held.get("traceparent"), str):
+        if isinstance(held, dict) and isinstance(parent := held.get("traceparent"), str):
             return trace_of(parent)
     return None, None

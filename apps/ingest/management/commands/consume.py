@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 class Command(BaseCommand):
     """Reads one source, or every active one, until SIGTERM or Ctrl-C; what is in hand is finished first."""
 
+    #: They read every page and call there is, which takes longer than a small import.
+    requires_system_checks: list[str] = []
     help = "Read messages of brokers: of one source (its name or id), else of every active one."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -26,6 +26,8 @@ _LINES = (".ndjson", ".jsonl")
 class Command(BaseCommand):
     """Import documents; importing a longer one later adds only what is new."""
 
+    #: They read every page and call there is, which takes longer than a small import.
+    requires_system_checks: list[str] = []
     help = "Import engines' own history documents: one JSON document per file, or one per line (.ndjson, .jsonl)."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 class Command(BaseCommand):
     """Polls one source, or every active one, until it is told to stop; `--system` makes the source first."""
 
+    #: They read every page and call there is, which takes longer than a small import.
+    requires_system_checks: list[str] = []
     help = "Poll an engine (" + ", ".join(sorted(polling.POLLERS)) + ") for what is new, and record it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
