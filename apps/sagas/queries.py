@@ -111,7 +111,7 @@ class SortError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many rows a query has; counting stops at COUNT_LIMIT, and after COUNT_SECONDS it becomes an estimate."""
+    """How many rows a query has; counting stops at COUNT_LIMIT, and after a while it becomes an estimate."""
 
     number: int
     is_capped: bool
@@ -220,13 +220,21 @@ def iterate_instances(
         position = Position(_place(rows[-1], order))
 
 
-def count_instances(project_id: int, query: Query, *, now: Micros, marks: Watermarks | None = None) -> Count:
-    """How many instances a query means: exact where that is quick, else what PostgreSQL's statistics suggest."""
+def count_instances(
+    project_id: int,
+    query: Query,
+    *,
+    now: Micros,
+    marks: Watermarks | None = None,
+    seconds: float = COUNT_SECONDS,
+) -> Count:
+    """How many instances a query means: exact where that takes no longer than `seconds`, else an estimate of
+    PostgreSQL's from its statistics."""
     with read_limit():
         condition = condition_of(query, project_id, marks or watermarks(project_id, now))
     matching = f"SELECT 1 FROM instance WHERE {condition.sql}"  # noqa: S608 - values are bound
     try:
-        with read_limit(COUNT_SECONDS), connection.cursor() as cursor:
+        with read_limit(seconds), connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT count(*) FROM ({matching} LIMIT %s) AS counted",  # noqa: S608
                 [*condition.params, COUNT_LIMIT + 1],

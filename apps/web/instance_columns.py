@@ -29,6 +29,11 @@ class Column:
     is_head_shown: bool = True
 
     @property
+    def template(self) -> str:
+        """What its cells are written by, in `templates/web/cells`: its own, else what is common to the plain ones."""
+        return self.name if self.name in USUAL else "other"
+
+    @property
     def fact(self) -> str:
         """The name of the fact that it shows, else ""."""
         return self.name.removeprefix(_FACT) if self.name.startswith(_FACT) else ""

@@ -155,6 +155,12 @@ class Instance(models.Model):
                 name="instance_compensation",
                 condition=~models.Q(compensation_state="none"),
             ),
+            # `service:`. What has ended waits for no service and has none.
+            models.Index(
+                fields=["project", "service", "-last_event_at", "id"],
+                name="instance_service",
+                condition=~models.Q(service=""),
+            ),
             # `is:finding`.
             models.Index(
                 fields=["project", "-last_event_at", "id"],

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from django import template
-from django.template.context import RequestContext
+from django.template.base import Template
+from django.template.context import Context, RequestContext
+from django.template.engine import Engine
 from django.templatetags.static import static
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from apps.lib.micros import SECOND, Micros, format_duration, from_datetime
 from apps.web import wording
+from apps.web.instance_columns import Column
 
 register = template.Library()
 
@@ -45,7 +49,19 @@ ICONS = {
 _HUES = {"retrying": "running", "open": "failed", "delivered": "completed", "resolved": "", "acknowledged": ""}
 
 
+@lru_cache
+def _cell(name: str) -> Template:
+    return Engine.get_default().get_template(f"web/cells/{name}.html")
+
+
+@register.simple_tag(takes_context=True)
+def cell(context: Context, column: Column) -> SafeString:
+    """One cell of the instances table, by the template of its column."""
+    return _cell(column.template).render(context)
+
+
 @register.simple_tag
+@lru_cache
 def icon(name: str, extra: str = "i-s") -> SafeString:
     """One symbol of the sprite, for the eye only: the words stand beside it."""
     return format_html(
@@ -54,6 +70,7 @@ def icon(name: str, extra: str = "i-s") -> SafeString:
 
 
 @register.simple_tag
+@lru_cache
 def status(word: str, text: str = "") -> SafeString:
     """Outline + word + hue of a status, in a line of text or a table."""
     return format_html(

@@ -35,6 +35,8 @@ LIMIT = 50
 PRESET_SECONDS, VIEW_SECONDS = 5, 15
 #: So may what the query finds, which stands beside rows that are read at once: the page then looks again.
 FOUND_SECONDS = 1
+#: A page that is opened does not wait for its total: what takes longer is an estimate until its first look again.
+QUICK_SECONDS = 0.01
 LOOK_AGAIN_MS = FOUND_SECONDS * 1000 + 100
 #: Saved views beyond these show no count.
 MOST_COUNTED = 8
@@ -99,7 +101,7 @@ def show(request: HttpRequest) -> HttpResponse:
         page = queries.list_instances(
             project.pk, asked.query, now=now, sort=asked.sort, cursor=asked.cursor, limit=LIMIT
         )
-        context["total"], _ = _found(project.pk, asked, now)
+        context["total"], _ = _found(project.pk, asked, now, seconds=QUICK_SECONDS)
     except queries.SortError:
         return redirect(f"{request.path}?{asked.url_query(sort=None)}")
     except queries.CursorError:
@@ -182,14 +184,20 @@ def _only_correlation(project_id: int, asked: Asked, now: Micros) -> str | None:
     return found[0].correlation_id if found else None
 
 
-def _found(project_id: int, asked: Asked, now: Micros) -> tuple[queries.Count, bool]:
-    """How many the query finds, at most FOUND_SECONDS old, and whether it was counted before this request."""
+def _found(
+    project_id: int, asked: Asked, now: Micros, *, seconds: float = queries.COUNT_SECONDS
+) -> tuple[queries.Count, bool]:
+    """How many the query finds, at most FOUND_SECONDS old, and whether it was counted before this request.
+
+    Counting that takes longer than `seconds` becomes an estimate.
+    """
     key = f"found.{project_id}.{hash(to_text(asked.query))}"
     count = cache.get(key)
     if count is not None:
         return count, True
-    count = queries.count_instances(project_id, asked.query, now=now)
-    cache.set(key, count, FOUND_SECONDS)
+    count = queries.count_instances(project_id, asked.query, now=now, seconds=seconds)
+    if not count.is_estimate or seconds >= queries.COUNT_SECONDS:
+        cache.set(key, count, FOUND_SECONDS)
     return count, False
 
 
