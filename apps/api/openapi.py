@@ -165,7 +165,8 @@ def _describe_incidents(paths: dict[str, Any], root: str) -> None:
 def _describe_silences(paths: dict[str, Any], root: str) -> None:
     text = {"type": "string"}
     moment = {"type": "string", "format": "date-time"}
-    about = {"rule": {**text, "description": "a rule's name; any when left out"}, "query": {**text, "maxLength": 2000}}
+    rule = {"type": ["string", "null"], "description": "a rule's name; any when left out"}
+    about = {"rule": rule, "query": {**text, "maxLength": 2000}}
     bodies = {
         f"{root}/incidents/{{number}}/assign": ({"owner": {**text, "maxLength": 128}}, ["owner"]),
         f"{root}/incidents/{{number}}/notes": ({"text": {**text, "maxLength": 4000}}, ["text"]),
@@ -173,7 +174,7 @@ def _describe_silences(paths: dict[str, Any], root: str) -> None:
             {
                 "until": {**moment, "description": "or duration: one of the two"},
                 "duration": {**text, "examples": ["4h"]},
-                "starts_at": {**moment, "description": "now when left out"},
+                "starts_at": {**moment, "type": ["string", "null"], "description": "now when left out"},
                 **about,
                 "comment": {**text, "maxLength": 500},
             },
@@ -338,7 +339,9 @@ def _cloud_event() -> dict[str, Any]:
         "sagaerror": "short error text",
         "idempotencykey": "the producer's key for one effect",
     }
-    moments = {name: {"type": "string", "format": "date-time"} for name in ("time", "recordedtime", "expirytime")}
+    # Null is as good as absent.
+    optional_text = {"type": ["string", "null"]}
+    moments = {name: {**optional_text, "format": "date-time"} for name in ("time", "recordedtime", "expirytime")}
     return {
         "type": "object",
         "description": "A CloudEvents 1.0 event with Sagascope's extension attributes; docs/event-format.md says more.",
@@ -347,13 +350,16 @@ def _cloud_event() -> dict[str, Any]:
             "specversion": {"type": "string", "const": "1.0"},
             **{name: {**text, "minLength": 1} for name in ("id", "source", "type")},
             **moments,
-            **{name: {**text, "description": meaning} for name, meaning in optional.items()},
+            **{name: {**optional_text, "description": meaning} for name, meaning in optional.items()},
             "correlationid": {**text, "minLength": 1, "description": "the business transaction that it belongs to"},
-            "sagaattempt": {"type": "integer", "minimum": 1},
+            "sagaattempt": {"type": ["integer", "null"], "minimum": 1},
             "data": {},
-            "data_base64": {"type": "string", "contentEncoding": "base64"},
+            "data_base64": {**optional_text, "contentEncoding": "base64"},
         },
-        "not": {"required": ["data", "data_base64"]},
+        "not": {
+            "required": ["data", "data_base64"],
+            "properties": {"data": {"not": {"type": "null"}}, "data_base64": {"type": "string"}},
+        },
     }
 
 

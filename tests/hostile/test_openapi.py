@@ -42,7 +42,8 @@ def test_every_operation_keeps_what_the_document_promises(web_door: WebDoor, tok
         command += ["--max-time", SECONDS]
     command += ["--seed", SEED, "--request-timeout", "60", "--no-color", "--continue-on-failure"]
 
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=3_000, check=False)
+    hooks = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=hooks, capture_output=True, text=True, timeout=3_000, check=False)
 
     assert done.returncode == 0, done.stdout[-100_000:]
     assert web_door.post(b"[]").status == 200
