@@ -40,11 +40,25 @@ class Ledger:
     complaints: list[str] = field(default_factory=list)
     #: 503 without Retry-After.
     without_retry_after: int = 0
-    #: Seconds from acknowledgement to being read.
-    staleness: list[float] = field(default_factory=list)
+    #: When something was acknowledged, and when it was read, by the monotonic clock.
+    read_back: list[tuple[float, float]] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     #: Monotonic times of the 2xx answers, to tell when it came back.
     answered_at: list[float] = field(default_factory=list)
+
+    def staleness(self, faults: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+        """Seconds from acknowledgement to being read: in calm, and around faults, given as (begun, back).
+
+        What is acknowledged just before a fault or during it is read from when the system is back.
+        """
+        calm, hurt = [], []
+        for acknowledged_at, read_at in self.read_back:
+            around = [back for begun, back in faults if acknowledged_at <= back and read_at >= begun]
+            if around:
+                hurt.append(max(0.0, read_at - max(acknowledged_at, *around)))
+            else:
+                calm.append(read_at - acknowledged_at)
+        return calm, hurt
 
 
 class Sender:
@@ -152,7 +166,7 @@ class Sender:
                         self.ledger.read_statuses[status] += 1
                     if status == 200 and event_id in {item["event_id"] for item in json.loads(answer)["items"]}:
                         with self._lock:
-                            self.ledger.staleness.append(time.monotonic() - acknowledged_at)
+                            self.ledger.read_back.append((acknowledged_at, time.monotonic()))
                         break
                     time.sleep(0.05)
             status, _, _ = self._request("GET", "/api/v1/instances?limit=50")

@@ -180,7 +180,8 @@ def _one(system: System, fault: Any, options: argparse.Namespace, target: Target
     trials = options.trials or (fault.nightly if options.nightly else fault.trials)
     dice = random.Random(f"{options.seed}-{name}")
     log_at, told_at = system.log_size(), len(target.told)
-    memory = system.resident_bytes()
+    used = system.resources()
+    moments: list[tuple[float, float]] = []
     sender = Sender(("127.0.0.1", system.port), token, seed=options.seed * 100 + order)
     sender.start()
     gaps: list[float] = []
@@ -190,9 +191,11 @@ def _one(system: System, fault: Any, options: argparse.Namespace, target: Target
             time.sleep(fault.pause * (0.7 + 0.6 * dice.random()))
             if fault.tells:
                 _get_stuck(project, f"{name}-{trial}")
+            begun = time.monotonic()
             fault.inject(context, dice, trial)
             moment = time.monotonic()
             gap = sender.first_answer_after(moment, fault.within * options.slow + 30)
+            moments.append((begun, moment + (gap or 0.0)))
             gaps.append(fault.within * options.slow + 30 if gap is None else gap)
             verdict.hold("C8 not back", gap is not None and gap <= fault.within * options.slow, f"trial {trial}: {gap}")
             done += 1
@@ -207,18 +210,17 @@ def _one(system: System, fault: Any, options: argparse.Namespace, target: Target
         connections.close_all()
         if fault.tells:
             _check_told(project, target.told[told_at:], verdict, trials=done)
-        stale = (10 + fault.within) * options.slow
-        checks.judge(project, source, sender.ledger, verdict, is_calm=not fault.tells, stale=stale)
+        checks.judge(
+            project, source, sender.ledger, verdict, is_calm=not fault.tells, faults=moments, slow=options.slow
+        )
     except Exception as error:
         verdict.wrong.append(f"{type(error).__name__}: {error}")
         traceback.print_exc()
-    unhandled, tracebacks = system.unhandled(log_at)
-    verdict.figures |= {
-        "back max s": round(max(gaps, default=0.0), 1),
-        "tracebacks": tracebacks,
-        "rss": f"{(system.resident_bytes() - memory) / 2**20:+.0f} MB",
-    }
-    verdict.hold("C9 unhandled", not unhandled, Counter(line[:120] for line in unhandled).most_common(2))
+    unhandled = system.unhandled(log_at)
+    kept = system.back_to(used)
+    verdict.figures |= {"back max s": round(max(gaps, default=0.0), 1), "tracebacks": len(unhandled), **kept.figures}
+    verdict.hold("C9 unhandled", not unhandled, Counter(line[-160:] for line in unhandled).most_common(3))
+    verdict.hold("C9 not given back", not kept.more, kept.more)
     if verdict.wrong:
         _keep(system, name, sender.ledger, verdict)
     return {"fault": fault, "trials": done, "wrong": verdict.wrong, "figures": verdict.figures}
@@ -276,9 +278,11 @@ def _check_told(project: Any, told: list[tuple[str, str]], verdict: Any, *, tria
     verdict.hold("C7 doubled incidents", not doubled, doubled[:3])
     verdict.hold("C7 missing incidents", len(set(incidents)) == trials, f"{len(set(incidents))} of {trials}")
     verdict.hold("C7 waiting messages", not waiting, waiting)
-    ids = set(Delivery.objects.filter(project=project).values_list("message_id", flat=True))
-    heard = Counter(webhook_id for webhook_id, _ in told if webhook_id in ids)
-    verdict.hold("C7 never told", set(heard) >= ids, f"{len(ids - set(heard))} messages")
+    sent = dict(Delivery.objects.filter(project=project).values_list("message_id", "status"))
+    heard = Counter(webhook_id for webhook_id, _ in told if webhook_id in sent)
+    # What was over before it could be told is dropped; everything else was heard.
+    unheard = {name: status for name, status in sent.items() if name not in heard and status != DeliveryStatus.DROPPED}
+    verdict.hold("C7 never told", not unheard, f"{len(unheard)} of {len(sent)}: {Counter(unheard.values())}")
     extra = sum(heard.values()) - len(heard)
     verdict.hold("C7 told too often", extra <= trials and max(heard.values(), default=0) <= 2, heard.most_common(2))
     verdict.figures |= {"incidents": len(incidents), "told again": extra}

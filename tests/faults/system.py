@@ -12,18 +12,36 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Words of log lines that tell of an error nobody has foreseen.
+#: Words of log lines that tell of an error nobody has handled.
 UNHANDLED = re.compile(r"Internal Server Error|Exception in ASGI|CRITICAL")
-#: How tracebacks end that a killed server or child explains.
-FORESEEN = re.compile(
-    r"OperationalError|InterfaceError|AdminShutdown|CannotConnectNow|WorkerLostError|ExceptionWithTraceback"
-    r"|redis\.exceptions|ConnectionResetError|ConnectionRefusedError|BrokenPipeError|RecorderGoneError|^\"\"\""
-)
+#: What may grow without anything being wrong, before a tenth more is too much: connections of idle threads, memory of
+#: a process that has only just begun.
+SPARE_CONNECTIONS, SPARE_FILES, SPARE_BYTES = 30, 60, 80 * 2**20
+#: Celery's own account of a child that was killed: it is what was done, and no exception of ours.
+KILLED = re.compile(r"WorkerLostError|ExceptionWithTraceback|^\"\"\"")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the web process and its recorders hold, and the connections that PostgreSQL serves."""
+
+    connections: int
+    files: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was not given back after a fault."""
+
+    more: list[str]
+    figures: dict[str, str]
 
 
 class System:
@@ -170,34 +188,59 @@ class System:
 
     # --- what it leaves behind
 
-    def unhandled(self, since: int) -> tuple[list[str], int]:
-        """Errors in the log, from a position on, that nobody has foreseen, and how many tracebacks there were in all.
-
-        What the kills themselves make their neighbours say (the database is away, a child was lost) is foreseen.
-        """
+    def unhandled(self, since: int) -> list[str]:
+        """Errors in the log, from a position on, that nobody has handled: each with the last line of its traceback."""
         with self.log.open("rb") as log:
             log.seek(since)
             lines = log.read().decode(errors="replace").splitlines()
-        unforeseen = [line for line in lines if UNHANDLED.search(line)]
-        count = 0
+        found = [line for line in lines if UNHANDLED.search(line)]
         inside: set[str] = set()
         for line in lines:
             process, _, text = line.partition("| ")
             if text.startswith("Traceback"):
                 inside.add(process)
-                count += 1
             elif process in inside and text[:1] not in {"", " ", "\t"}:
                 inside.discard(process)
-                if not FORESEEN.search(text):
-                    unforeseen.append(line)
-        return unforeseen, count
+                if not KILLED.search(text):
+                    found.append(line)
+        return found
 
     def log_size(self) -> int:
         return self.log.stat().st_size if self.log.exists() else 0
 
-    def resident_bytes(self) -> int:
-        """Memory of the web process and its recorders."""
-        return sum(each.memory_info().rss for each in [self.web(), *self.recorders()])
+    def resources(self) -> Resources:
+        """What is held now."""
+        processes = [self.web(), *self.recorders()]
+        return Resources(
+            connections=len(self.backends()),
+            files=sum(each.num_fds() for each in processes),
+            memory=sum(each.memory_info().rss for each in processes),
+        )
+
+    def back_to(self, before: Resources, seconds: float = 20.0) -> Kept:
+        """Wait until no more is held than before, but for a tenth and what is to spare; what is, if anything."""
+        until = time.monotonic() + seconds
+        while True:
+            now = self.resources()
+            bounds = {
+                "connections": before.connections * 1.1 + SPARE_CONNECTIONS,
+                "files": before.files * 1.1 + SPARE_FILES,
+                "memory": before.memory * 1.1 + SPARE_BYTES,
+            }
+            more = [
+                f"{name}: {getattr(before, name)}, then {getattr(now, name)}"
+                for name, bound in bounds.items()
+                if getattr(now, name) > bound
+            ]
+            if not more or time.monotonic() > until:
+                break
+            time.sleep(0.5)
+        figures = {
+            "connections": f"{before.connections} → {now.connections}",
+            "files": f"{before.files} → {now.files}",
+            "rss": f"{(now.memory - before.memory) / 2**20:+.0f} MB",
+        }
+        return Kept(more, figures)
 
 
 def _words(process: psutil.Process) -> str:
