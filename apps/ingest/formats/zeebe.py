@@ -106,6 +106,8 @@ class _Decoding:
         #: An instance's variables matter only where they correlate.
         self._keeps_variables = bool(options.correlation_path or options.correlation_key)
         self._entries = Entries(into)
+        #: What waits for a decision says by it that it came in this document, and does not keep the document.
+        self._mark = object()
 
     def run(self, items: Sequence[Any]) -> Decoded:
         first: Refused | None = None
@@ -118,6 +120,8 @@ class _Decoding:
             except Refused as reason:
                 first, refused = first or reason, refused + 1
                 self._entries.reject(index, item, reason)
+            if self._memory.let_go:
+                self._decide_what_waits_no_longer(index)
         if items and refused == len(items) and first is not None and first.code in ("not_a_record", "wrong_type"):
             raise HistoryError(f"{_EXPECTED}; $[0]: {first.detail}")
         return self._entries.decoded
@@ -159,26 +163,36 @@ class _Decoding:
             return
         instance = self._memory.learn(record, key, keeps_variables=self._keeps_variables)
         meaning = meaning_of(record, instance, self._memory, self._options)
-        drafts = [Draft(record, fields, self) for fields in meaning]
+        drafts = [Draft(record, fields, self._mark) for fields in meaning]
         if not drafts and not instance.held:
             return
         if instance.correlation_id is None:
             found = self._memory.correlation_of(instance, self._options)
             if _is_before_its_process(instance, record) or (found is None and self._must_wait(instance, record)):
                 if all(draft.record.position != record.position for draft in instance.held):
-                    instance.held.extend(drafts)
+                    self._memory.hold(instance, drafts)
                 return
-            instance.correlation_id = found or str(self._memory.root_of(instance))
-            instance.variables = {}
-            held, instance.held = instance.held, []
-            for draft in held:
-                index = draft.record.index if draft.document is self else record.index
-                try:
-                    self._emit(draft, instance, index)
-                except Refused as reason:
-                    self._entries.reject(index, draft.record.value, reason)
+            self._decide(instance, found, record.index)
         for draft in drafts:
             self._emit(draft, instance, record.index)
+
+    def _decide(self, instance: Instance, correlation_id: str | None, index: int) -> None:
+        """From now on the instance's events belong there; those that waited are told, at `index` if they came before
+        this document."""
+        instance.correlation_id = correlation_id or str(self._memory.root_of(instance))
+        instance.variables = {}
+        for draft in self._memory.released(instance):
+            place = draft.record.index if draft.document is self._mark else index
+            try:
+                self._emit(draft, instance, place)
+            except Refused as reason:
+                self._entries.reject(place, draft.record.value, reason)
+
+    def _decide_what_waits_no_longer(self, index: int) -> None:
+        while self._memory.let_go:
+            instance = self._memory.let_go.pop()
+            if instance.correlation_id is None:
+                self._decide(instance, self._memory.correlation_of(instance, self._options), index)
 
     def _must_wait(self, instance: Instance, record: Record) -> bool:
         """True while a variable that correlates may still come."""

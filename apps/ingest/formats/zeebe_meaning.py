@@ -17,7 +17,7 @@ from typing import Any
 from apps.ingest import redaction
 from apps.ingest.formats.engine_entries import parsed, text_at, whole_number
 from apps.ingest.formats.histories import HistoryOptions
-from apps.ingest.formats.zeebe_memory import Element, Instance, Memory, Record, element_of, key_at
+from apps.ingest.formats.zeebe_memory import Element, Instance, Memory, Record, key_at
 from apps.sagas.events import EventKind, Micros, TimeQuality
 
 #: Fields of one event, beside those that every event of the record has. With `part` it is a further event, named so,
@@ -81,7 +81,8 @@ class _Reading:
     def element(self) -> Element:
         """The element instance that a job, timer or incident belongs to."""
         name = self.text("elementId")
-        return element_of(self.instance, key_at(self.value, "elementInstanceKey"), None if name == _UNCAUGHT else name)
+        key = key_at(self.value, "elementInstanceKey")
+        return self.memory.element_of(self.instance, key, None if name == _UNCAUGHT else name)
 
     def step(self, kind: EventKind, key: int, name: str | None, **more: Any) -> Fields:
         """An event of one step execution."""
@@ -121,7 +122,7 @@ def _process_instance(reading: _Reading) -> list[Fields]:
     kind_of_element, event_type = reading.text("bpmnElementType") or "", reading.text("bpmnEventType") or ""
     if kind_of_element == "SEQUENCE_FLOW" or record.intent.startswith("SEQUENCE_FLOW"):
         return []
-    element = element_of(reading.instance, record.key, reading.text("elementId"))
+    element = reading.memory.element_of(reading.instance, record.key, reading.text("elementId"))
     if not element.type:
         element.type, element.event_type = kind_of_element, event_type
         element.scope = key_at(value, "flowScopeKey")
@@ -374,7 +375,7 @@ def _compensation(reading: _Reading) -> list[Fields]:
         return [{"kind": EventKind.INFO, "step": handler or activity}]
     executions = reading.instance.undoable.get(activity, {})
     several = sum(position < record.position for position in executions.values()) > 1
-    element = element_of(reading.instance, handling, handler)
+    element = reading.memory.element_of(reading.instance, handling, handler)
     element.compensates = str(undone) if several and undone else activity
     throwing = reading.instance.elements.get(key_at(value, "throwEventInstanceKey"))
     causes = (throwing.event_id,) if throwing is not None and throwing.event_id else ()

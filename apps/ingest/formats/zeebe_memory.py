@@ -5,9 +5,11 @@ and none but the first few hold the variables that correlate. `Memory` keeps the
 are written once, or kept with the position of the record that stated them, so that reading the same records again
 with a memory that already knows what followed gives the same events.
 
-A process may run for years and in circles. So what has ended is forgotten in time: of element instances that ended the
-latest are kept, for records that come twice, of one element the latest attempts, of what can be undone no more than
-that there are several.
+A process may run for years and in circles, and the record that ends something may never come. So a memory is bounded
+in every direction, and forgets the least recent first: process instances, element instances of one and of all, those
+that ended, the attempts of one element. Of what can be undone it knows no more than that there are several. What waits
+for a variable waits for so many records at most; then it is decided by what is known. What is forgotten is missing from
+what later records mean (a name, a cause, what is undone), never from what is kept of them.
 
 One document is decoded with a memory of its own. Whoever is sent one stream in many requests passes the same memory
 to each: a record then means the same however the stream is cut.
@@ -16,7 +18,7 @@ to each: a record then means the same however the stream is cut.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,6 +33,14 @@ INSTANCES = 20_000
 #: Element instances that a memory keeps after their end, half a kilobyte each: what an exporter sends again after it
 #: was interrupted is a fraction of their records.
 ENDED_ELEMENTS = 10_000
+#: Element instances that a memory keeps in all, and of one process instance, whether they were seen to end or not.
+ELEMENTS = 100_000
+ELEMENTS_OF_ONE = 20_000
+#: Records that wait until it is decided where they belong: of one process instance, and in all.
+HELD_OF_ONE = 200
+HELD = 5_000
+#: Variables of one process instance that are looked through for what correlates.
+VARIABLES = 1_000
 #: Offers, starts and failures of one element that are kept: a job may be tried for ever.
 ATTEMPTS = 100
 
@@ -146,11 +156,21 @@ class Instance(msgspec.Struct):
 class Memory:
     """Facts about the process instances heard of last. Not safe for several threads at once."""
 
-    def __init__(self, limit: int = INSTANCES) -> None:
+    def __init__(
+        self, limit: int = INSTANCES, *, elements: int = ELEMENTS, elements_of_one: int = ELEMENTS_OF_ONE
+    ) -> None:
         self._limit = limit
+        self._most_elements = elements
+        self._most_of_one = elements_of_one
+        self._element_count = 0
         self._instances: OrderedDict[int, Instance] = OrderedDict()
         #: (process instance, element instance) of what ended, the earliest first.
         self._ended: deque[tuple[int, int]] = deque()
+        #: Process instances for which records wait, the one that waits longest first; and how many records.
+        self._waiting: OrderedDict[int, Instance] = OrderedDict()
+        self._held_count = 0
+        #: Those that wait no longer, as they were forgotten or too much waited: whoever decodes decides where they go.
+        self.let_go: list[Instance] = []
 
     def known(self, key: int) -> Instance | None:
         """What is known of a process instance; None when it was never heard of."""
@@ -162,7 +182,7 @@ class Memory:
         if instance is None:
             instance = self._instances[key] = Instance(key)
             if len(self._instances) > self._limit:
-                self._instances.popitem(last=False)
+                self._forget_one()
         else:
             self._instances.move_to_end(key)
         value = record.value
@@ -185,8 +205,49 @@ class Memory:
         self._ended.append((instance.key, key))
         if len(self._ended) > ENDED_ELEMENTS:
             owner, element = self._ended.popleft()
-            if (known := self._instances.get(owner)) is not None:
-                known.elements.pop(element, None)
+            if (known := self._instances.get(owner)) is not None and known.elements.pop(element, None) is not None:
+                self._element_count -= 1
+
+    def element_of(self, instance: Instance, key: int, name: str | None) -> Element:
+        """An element instance's entry, made when it is new."""
+        found = instance.elements.get(key)
+        if found is None:
+            found = instance.elements[key] = Element(name or "")
+            self._element_count += 1
+            if len(instance.elements) > self._most_of_one:
+                # The process itself stays: it is what everything runs in.
+                del instance.elements[next(each for each in instance.elements if each != instance.key)]
+                self._element_count -= 1
+            while self._element_count > self._most_elements and len(self._instances) > 1:
+                self._forget_one()
+        elif not found.id and name:
+            found.id = name
+        return found
+
+    def hold(self, instance: Instance, drafts: Sequence[Any]) -> None:
+        """Let drafts of an instance's events wait until it is decided where they belong."""
+        if drafts:
+            instance.held.extend(drafts)
+            self._held_count += len(drafts)
+            self._waiting.setdefault(instance.key, instance)
+        if len(instance.held) > HELD_OF_ONE:
+            self.let_go.append(instance)
+        elif self._held_count > HELD:
+            self.let_go.append(next(iter(self._waiting.values())))
+
+    def released(self, instance: Instance) -> list[Any]:
+        """What waited for the decision; nothing waits any more."""
+        held, instance.held = instance.held, []
+        self._held_count -= len(held)
+        self._waiting.pop(instance.key, None)
+        return held
+
+    def _forget_one(self) -> None:
+        """Forget the process instance heard of longest ago; what waits for it waits no longer."""
+        _, instance = self._instances.popitem(last=False)
+        self._element_count -= len(instance.elements)
+        if instance.held:
+            self.let_go.append(instance)
 
     def root_of(self, instance: Instance) -> int:
         """Key of the process instance that everything began with, as far as is known."""
@@ -235,16 +296,6 @@ class Memory:
         return None
 
 
-def element_of(instance: Instance, key: int, name: str | None) -> Element:
-    """An element instance's entry, made when it is new."""
-    found = instance.elements.get(key)
-    if found is None:
-        found = instance.elements[key] = Element(name or "")
-    elif not found.id and name:
-        found.id = name
-    return found
-
-
 def key_at(value: Mapping[str, Any], name: str) -> int:
     """A key of the engine; 0 for none (the engine writes -1)."""
     number = whole_number(value.get(name))
@@ -265,10 +316,12 @@ def _learn_variables(instance: Instance, record: Record) -> None:
     value = record.value
     if record.value_type == "VARIABLE":
         name = text_at(value, "name")
-        if name and key_at(value, "scopeKey") == instance.key:
+        if name and key_at(value, "scopeKey") == instance.key and len(instance.variables) < VARIABLES:
             instance.variables.setdefault(name, parsed(value.get("value")))
     elif isinstance(variables := value.get("variables"), dict):
         for name, content in variables.items():
+            if len(instance.variables) >= VARIABLES:
+                break
             instance.variables.setdefault(name, content)
 
 

@@ -327,6 +327,64 @@ def test_a_process_that_runs_in_circles_is_not_remembered_without_end(monkeypatc
     assert digests(decode(circling, Memory())) == found
 
 
+def test_elements_whose_end_never_comes_are_not_remembered_without_end() -> None:
+    """An exporter may be told to leave the ends out."""
+    endless = [each for each in rounds(100) if each["intent"] != "ELEMENT_COMPLETED"]
+    memory = Memory(elements_of_one=20)
+    process = record_of(0, "PROCESS_INSTANCE", "ELEMENT_ACTIVATED", 7, bpmnElementType="PROCESS")
+
+    decoded = decode([process, *endless], memory)
+
+    known = memory.known(7)
+    assert known is not None
+    assert (len(known.elements), 7 in known.elements) == (20, True)
+    assert digests(decoded) == digests(decode([process, *endless]))
+
+
+def test_of_all_elements_together_those_of_the_instance_heard_of_longest_ago_go_first() -> None:
+    memory = Memory(elements=30)
+    for instance in (70, 71, 72):
+        each = [
+            r | {"value": r["value"] | {"processInstanceKey": instance}} for r in rounds(14) if r["key"] < 1_000_000
+        ]
+        decode([record for record in each if record["intent"] == "ELEMENT_ACTIVATED"], memory)
+    assert [memory.known(key) is not None for key in (70, 71, 72)] == [False, True, True]
+
+
+def waiting(count: int, instance: int = 7) -> list[dict[str, Any]]:
+    """Variables of a process instance whose beginning is not in the stream."""
+    return [
+        record_of(n, "VARIABLE", "UPDATED", 50, name="seen", value=str(n), scopeKey=9, processInstanceKey=instance)
+        for n in range(instance * 10_000, instance * 10_000 + count)
+    ]
+
+
+def test_what_waits_for_a_variable_does_not_wait_without_end() -> None:
+    memory = Memory()
+    assert decode(waiting(zeebe_memory.HELD_OF_ONE), memory, correlation_key="orderId").events == []
+
+    decoded = decode(waiting(zeebe_memory.HELD_OF_ONE + 50), memory, correlation_key="orderId")
+
+    assert {event.correlation_id for event in decoded.events} == {"7"}
+    assert len({event.id for event in decoded.events}) == zeebe_memory.HELD_OF_ONE + 50
+    known = memory.known(7)
+    assert known is not None
+    assert known.held == []
+
+
+def test_of_all_that_waits_together_what_waits_longest_is_decided_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeebe_memory, "HELD", 25)
+    memory = Memory()
+    found = [event for key in (7, 8, 9) for event in decode(waiting(10, key), memory, correlation_key="o").events]
+    assert [event.correlation_id for event in found] == ["7"] * 10
+
+
+def test_what_waits_is_told_when_its_process_instance_is_forgotten() -> None:
+    memory = Memory(limit=1)
+    assert decode(waiting(3, 7), memory, correlation_key="o").events == []
+    assert [event.correlation_id for event in decode(waiting(1, 8), memory, correlation_key="o").events] == ["7"] * 3
+
+
 def test_of_a_job_that_fails_for_ever_the_latest_attempts_are_remembered() -> None:
     memory = Memory()
     task = {"elementInstanceKey": 100, "retries": 3, "errorMessage": "no"}
