@@ -160,6 +160,24 @@ class Invitation(models.Model):
         return f"{self.role} of {self.project}" if self.project else "the first administrator"
 
 
+class ExpiredCorrelation(models.Model):
+    """A correlation that retention has forgotten, as a digest; see `apps.sagas.expired`."""
+
+    digest = models.BinaryField(primary_key=True, max_length=16)
+    project = models.ForeignKey(
+        Project, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    #: Microseconds since 1970 UTC.
+    expired_at = models.BigIntegerField()
+
+    class Meta:
+        db_table = "expired_correlation"
+        indexes = [models.Index(fields=["project", "expired_at"], name="expired_of_project")]
+
+    def __str__(self) -> str:
+        return bytes(self.digest).hex()
+
+
 class AuditEntry(models.Model):
     """Something that somebody did or tried: written once, never changed, never deleted (PostgreSQL sees to that)."""
 

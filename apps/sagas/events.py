@@ -19,6 +19,9 @@ Micros = int
 
 SECOND: Micros = 1_000_000
 
+#: Flag of events whose saga retention had forgotten when they came; see `apps.sagas.expired`.
+AFTER_RETENTION = "after_retention"
+
 
 class EventKind(StrEnum):
     """What happened, in the field's standard terms. Engines' and brokers' own types are mapped to these."""

@@ -18,7 +18,7 @@ import msgspec
 
 from apps.sagas.attempts import Execution, Fact, Order, Settled
 from apps.sagas.deadlines import NOTHING_LEARNED, LearnedSteps
-from apps.sagas.events import SECOND, EventKind, Micros, SagaEvent
+from apps.sagas.events import AFTER_RETENTION, SECOND, EventKind, Micros, SagaEvent
 from apps.sagas.interpretation import DeclaredFlow, DeclaredStep, Meaning
 from apps.sagas.ledger import Change, Open, Opening, Owed, opening
 
@@ -514,7 +514,7 @@ def _deadline(
     state: InstanceState, queue: list[Waiting], declared: DeclaredFlow | None
 ) -> tuple[Micros | None, str | None]:
     """The earliest deadline and why. Suspension and running timers explain waiting and replace all others."""
-    if state.suspended:
+    if state.suspended or AFTER_RETENTION in state.flags:
         return None, None
     if running := _running_timers(state):
         due = running[0][2]

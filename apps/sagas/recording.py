@@ -19,7 +19,7 @@ import psycopg
 from django.db import DatabaseError, connection, transaction
 
 from apps.lib import failpoints, telemetry
-from apps.sagas import catalog, feed, finding_due, statements
+from apps.sagas import catalog, expired, feed, finding_due, statements
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import Meaning
 from apps.sagas.loading import (
@@ -115,7 +115,8 @@ def _record_once(submissions: Sequence[Submission]) -> tuple[list[Outcome], dict
         names = {(each.project_id, event.correlation_id) for each in submissions for event in each.events}
         works = {(work.project_id, work.correlation_id): work for work in lock_or_create(cursor, names)}
         failpoints.reach("record.locked")
-        fresh = _fresh_events(cursor, submissions, works, outcomes)
+        late = expired.stragglers(cursor, works.values())
+        fresh = _fresh_events(cursor, submissions, works, outcomes, late)
         _copy_events(cursor, fresh)
         failpoints.reach("record.stored")
         _project(cursor, fresh, meanings)
@@ -140,8 +141,12 @@ def _fresh_events(
     submissions: Sequence[Submission],
     works: dict[tuple[int, str], Workspace],
     outcomes: list[Outcome],
+    late: set[str],
 ) -> _Fresh:
-    """The events that nobody has recorded yet, per correlation; fills the outcomes."""
+    """The events that nobody has recorded yet, per correlation; fills the outcomes.
+
+    Those of `late` correlations, which retention has forgotten before, are marked.
+    """
     wanted: set[tuple[int, str, str]] = set()
     for project_id, _, events in submissions:
         for event in events:
@@ -169,7 +174,7 @@ def _fresh_events(
             digest = known.get(key)
             if digest is None:
                 known[key] = event.digest
-                fresh[uuid].append((event, source_id))
+                fresh[uuid].append((expired.marked(event) if uuid in late else event, source_id))
                 if stored_ids and (uuid, event.id) in stored_ids:
                     work.shares_id = True
                 if has_causes or work.has_awaited_causes or work.shares_id:

@@ -19,6 +19,8 @@ from django.db import OperationalError, connection, transaction
 
 from apps.lib.micros import DAY, Micros
 from apps.projects.models import Project
+from apps.sagas import expired
+from apps.sagas.events import AFTER_RETENTION
 from apps.sagas.forgetting import forget, lock
 from apps.sagas.interpretation import UNDECLARED
 from apps.sagas.partitions import DAY_MS, TABLES, partition_bounds
@@ -37,7 +39,7 @@ _OLD = """
 SELECT i.last_event_at, i.id, i.shard, i.correlation_uuid, NOT EXISTS (
     SELECT 1 FROM instance o
     WHERE o.shard = i.shard AND o.correlation_uuid = i.correlation_uuid
-      AND o.ended_at IS NULL AND o.flow <> %(undeclared)s
+      AND o.ended_at IS NULL AND o.flow <> %(undeclared)s AND NOT %(straggler)s = ANY(o.annotations)
 )
 FROM instance i
 WHERE i.project_id = %(project)s AND i.last_event_at < %(cutoff)s
@@ -60,17 +62,19 @@ def expire(now: Micros, *, seconds: float = 30.0) -> int:
     count = 0
     for project_id, kept_days in days.items():
         waits = longest - kept_days <= settings.PARTITION_DAYS
-        count += _expire_project(project_id, now - kept_days * DAY, until, with_events=not waits)
+        count += _expire_project(project_id, now, now - kept_days * DAY, until, with_events=not waits)
+    expired.forget_old(now)
     return count
 
 
-def _expire_project(project_id: int, cutoff: Micros, until: float, *, with_events: bool) -> int:
+def _expire_project(project_id: int, now: Micros, cutoff: Micros, until: float, *, with_events: bool) -> int:
     count = 0
     last_at, last_id = -(1 << 62), UUID(int=0)
     while time.monotonic() < until:
         with connection.cursor() as cursor:
             parameters: dict[str, Any] = {
                 "undeclared": UNDECLARED,
+                "straggler": AFTER_RETENTION,
                 "project": project_id,
                 "cutoff": cutoff,
                 "last_at": last_at,
@@ -85,7 +89,9 @@ def _expire_project(project_id: int, cutoff: Micros, until: float, *, with_event
         finished = {(shard, uuid) for _, _, shard, uuid, is_finished in rows if is_finished}
         if finished:
             with transaction.atomic():
-                count += len(forget(finished, silent_since=cutoff, with_events=with_events))
+                forgotten = forget(finished, silent_since=cutoff, with_events=with_events)
+                expired.note(forgotten, now)
+                count += len(forgotten)
     return count
 
 

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 
 from apps.lib.micros import DAY, Micros
-from apps.projects.models import Project, Source
+from apps.projects.models import ExpiredCorrelation, Project, Source
 from apps.sagas import locking, partitions, rebuild
 from apps.sagas.correlation_view import find_correlation
 from apps.sagas.events import SagaEvent
@@ -189,3 +189,70 @@ def test_too_much_to_move_stays(
     assert drop_partitions(START + 38 * DAY) == []
     assert "stays" in caplog.text
     assert is_there(source, "order-1")
+
+
+def straggler(order: str, **more: Any) -> SagaEvent:
+    """An event that comes when its saga is long over: a step that begins and does not end."""
+    return started("refund-payment", 40 * DAY / 1_000_000, correlation_id=order, expires=60, **more)
+
+
+def test_a_straggler_of_a_forgotten_saga_begins_no_saga_that_waits(source: Source) -> None:
+    told(source, *whole("order-1"))
+    assert expire(START + 31 * DAY) == 1
+
+    told(source, straggler("order-1"), straggler("order-2"))
+
+    late = Instance.objects.get(project_id=source.project_id, correlation_id="order-1")
+    assert late.annotations == ["after_retention"]
+    assert late.deadline_at is None
+    other = Instance.objects.get(project_id=source.project_id, correlation_id="order-2")
+    assert other.annotations == []
+    assert other.deadline_at is not None
+
+
+def test_read_anew_a_straggler_is_one_still(source: Source) -> None:
+    told(source, *whole("order-1"))
+    expire(START + 31 * DAY)
+    told(source, straggler("order-1"))
+    before = Instance.objects.values("annotations", "deadline_at", "status").get()
+
+    rebuild.start(source.project_id, "test")
+    while rebuild.run_open_reprojections(seconds=2.0):
+        pass
+
+    assert Instance.objects.values("annotations", "deadline_at", "status").get() == before
+
+
+def test_what_stragglers_began_goes_with_the_next_retention_although_it_never_ends(source: Source) -> None:
+    told(source, *whole("order-1"))
+    expire(START + 31 * DAY)
+    told(source, straggler("order-1"), straggler("order-2"))
+
+    assert expire(START + 80 * DAY) == 1
+
+    assert not is_there(source, "order-1")
+    assert is_there(source, "order-2")
+
+
+def test_what_was_forgotten_is_itself_forgotten_and_names_nobody(source: Source) -> None:
+    told(source, *whole("order-of-mira@example.com"))
+    expire(START + 31 * DAY)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT string_agg(t::text, '') FROM expired_correlation t")
+        assert "mira" not in cursor.fetchone()[0]
+
+    expire(START + 62 * DAY)
+
+    assert not ExpiredCorrelation.objects.exists()
+    told(source, straggler("order-of-mira@example.com"))
+    assert Instance.objects.get().annotations == []
+
+
+def test_another_project_may_use_the_same_correlation_id(source: Source) -> None:
+    told(source, *whole("order-1"))
+    expire(START + 31 * DAY)
+    other = source_of("other", days=30)
+
+    told(other, straggler("order-1"))
+
+    assert Instance.objects.get(project_id=other.project_id).annotations == []
