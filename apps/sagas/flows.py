@@ -14,7 +14,9 @@ from django.db.models import Prefetch
 from apps.projects.models import Project
 from apps.sagas import catalog, definitions, rebuild
 from apps.sagas.definitions import DefinitionError, FlowDefinition
-from apps.sagas.models import Flow, FlowVersion
+from apps.sagas.interpretation import UNDECLARED
+from apps.sagas.models import Flow, FlowVersion, Instance
+from apps.sagas.rollups import OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,13 @@ def list_flows(project_id: int) -> list[FlowEntry]:
 def is_known(project_id: int, name: str) -> bool:
     """True when somebody declared the flow or an event named it."""
     return "\0" not in name and Flow.objects.filter(project_id=project_id, name=name).exists()
+
+
+def is_counted_with_others(project_id: int, name: str) -> bool:
+    """True for a flow beyond the most that are counted by name (`rollup_names`), of which there are instances."""
+    if name == UNDECLARED or "\0" in name or not is_known(project_id, OTHER):
+        return False
+    return Instance.objects.filter(project_id=project_id, flow=name).exists()
 
 
 def _refuse_stale(project: Project, name: str, expected: FlowVersion) -> None:

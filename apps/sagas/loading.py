@@ -10,9 +10,8 @@ from typing import Any
 
 import msgspec
 import psycopg
-from django.db import transaction
 
-from apps.sagas import statements
+from apps.sagas import rollup_names, statements
 from apps.sagas.attempts import Fact
 from apps.sagas.ledger import opening, supply_open, supply_owed
 from apps.sagas.merging import InstanceWork, Workspace
@@ -28,9 +27,6 @@ decode_instance = msgspec.json.Decoder(InstanceState).decode
 decode_step = msgspec.json.Decoder(StepState).decode
 decode_facts = msgspec.json.Decoder(list[Fact]).decode
 _decode_refs = msgspec.json.Decoder(list[StepRef]).decode
-
-#: (project id, flow) that are known to have their row; only what was committed.
-_known_flows: set[tuple[int, str]] = set()
 
 #: Instance columns hold at most this much of a text that comes from outside.
 TEXT_LENGTH = 2_000
@@ -149,7 +145,6 @@ def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDel
     correlations: list[dict[str, Any]] = []
     awaited: list[dict[str, Any]] = []
     hidden: list[tuple[int, str]] = []
-    flows: set[tuple[int, str]] = set()
     settled: list[dict[str, Any]] = []
     whole: list[tuple] = []
     for work in workspaces:
@@ -161,8 +156,6 @@ def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDel
             instances.append(((work.shard, instance.id), row))
             _count_instance(work, instance, row, rollups)
             attributes += _attribute_rows(work, instance)
-            if not instance.is_undeclared and (work.project_id, instance.flow) not in _known_flows:
-                flows.add((work.project_id, instance.flow))
         correlations.append(_correlation_row(work, _hide_undeclared(work, rollups, hidden)))
         for (cause, event_id, source), (received_at, refs) in work.awaited.items():
             awaited.append(
@@ -191,12 +184,10 @@ def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDel
         cursor.execute(statements.UPDATE_CORRELATIONS, [_json(correlations)], prepare=True)
     if awaited:
         cursor.execute(statements.INSERT_AWAITED, [_json(awaited)], prepare=True)
+    if others := rollup_names.folded(cursor, rollups.keys()):
+        rollups.fold(others)
     if rows := rollups.rows():
         cursor.execute(statements.INSERT_ROLLUPS, [_json(rows)], prepare=True)
-    if flows:
-        columns = [list(column) for column in zip(*sorted(flows), strict=True)]
-        cursor.execute(statements.INSERT_FLOWS, columns, prepare=True)
-        transaction.on_commit(lambda: _known_flows.update(flows))
 
 
 def _attribute_rows(work: Workspace, instance: InstanceWork) -> list[tuple[tuple, dict[str, Any]]]:

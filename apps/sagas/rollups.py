@@ -8,6 +8,7 @@ outcome (started → ended) in the minute of the end. What clocks contradict (ne
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -22,6 +23,9 @@ _LATEST_MINUTE = 2**31 - 1
 
 #: (project id, flow, version, step); step "" stands for the instances themselves.
 RollupKey = tuple[int, str, str, str]
+
+#: What flows, versions and steps are counted as when there are too many of them: see `rollup_names`.
+OTHER = "__other__"
 
 COUNTS = ("started", "completed", "failed", "timed_out", "cancelled", "retried", "compensated")
 _POSITION = {name: position for position, name in enumerate(COUNTS)}
@@ -44,6 +48,13 @@ class _Cell:
         self.counts = [0] * len(COUNTS)
         self.waits: dict[int, int] = {}
         self.runs: dict[int, int] = {}
+
+    def add(self, other: _Cell) -> None:
+        """Count what the other one counts as well."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        for mine, theirs in ((self.waits, other.waits), (self.runs, other.runs)):
+            for bucket, count in theirs.items():
+                _count(mine, bucket, count)
 
 
 class RollupRow(msgspec.Struct, gc=False):
@@ -122,6 +133,15 @@ class RollupDeltas:
         cell.counts[_POSITION[figures.status]] += sign
         if figures.ended_at >= figures.started_at:
             _count(cell.runs, bucket_of(figures.ended_at - figures.started_at), sign)
+
+    def keys(self) -> set[RollupKey]:
+        """What there are deltas of."""
+        return {key for key, _ in self._cells}
+
+    def fold(self, others: Mapping[RollupKey, RollupKey]) -> None:
+        """Count what stands left as what stands right."""
+        for key, minute in [cell for cell in self._cells if cell[0] in others]:
+            self._cells[others[key], minute].add(self._cells.pop((key, minute)))
 
     def rows(self) -> list[RollupRow]:
         """The deltas that are not zero, sorted by key."""

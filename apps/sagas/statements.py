@@ -267,6 +267,17 @@ SELECT k.project_id, k.name, now() FROM unnest(%s::bigint[], %s::text[]) k(proje
 ON CONFLICT (project_id, name) DO NOTHING
 """
 
+#: Flows that are counted by name. Each has a row without a step or version.
+READ_ROLLUP_FLOWS = "SELECT flow FROM rollup_name WHERE project_id = %s AND NOT is_version AND name = ''"
+
+#: Steps and versions of some flows that are counted by name.
+READ_ROLLUP_NAMES = "SELECT flow, is_version, name FROM rollup_name WHERE project_id = %s AND flow = ANY(%s)"
+
+INSERT_ROLLUP_NAMES = """
+INSERT INTO rollup_name (project_id, flow, is_version, name)
+SELECT %s, k.flow, k.is_version, k.name FROM unnest(%s::text[], %s::boolean[], %s::text[]) k(flow, is_version, name)
+"""
+
 #: Every event of one correlation, in the order of storage.EVENT_COLUMNS.
 READ_EVENTS = """
 SELECT shard, correlation_uuid::text, event_id, source, source_ref, type, occurred_at, received_at, sequence, digest,

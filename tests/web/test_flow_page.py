@@ -11,10 +11,11 @@ import pytest
 
 from apps.lib import micros
 from apps.lib.micros import MINUTE
-from apps.projects.models import Project
-from apps.sagas import compaction, judging, queries
-from apps.sagas.events import EventKind
+from apps.projects.models import Project, Source
+from apps.sagas import compaction, judging, queries, rollup_names
+from apps.sagas.events import EventKind, SagaEvent
 from apps.sagas.query import parse
+from apps.sagas.recording import record
 from tests.web.conftest import SignIn, Tell, text_of
 
 KINDS = EventKind
@@ -121,3 +122,49 @@ def test_the_list_of_flows_shows_health_and_curves(sign_in: SignIn, sagas: None)
     page: Any = text_of(sign_in("viewer").get("/flows?window=7d"))
     assert 'class="health"' in page
     assert "sagas started over the window" in page
+
+
+def test_steps_beyond_the_most_are_one_row_which_says_why(
+    sign_in: SignIn, tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup_names, "MOST_STEPS", 2)
+    tell("order-many", *((KINDS.STEP_COMPLETED, f"charge-{number}", number) for number in range(5)))
+
+    steps = page_of(sign_in).split("<h2>Steps</h2>")[1].split("</section>")[0]
+
+    assert "More step names than are counted by name" in steps
+    assert "__other__</b>" in steps
+    assert "charge-1" in steps
+    assert "charge-4" not in steps
+
+
+def test_a_flow_that_is_counted_with_the_others_leads_to_them(
+    sign_in: SignIn, shop: Project, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup_names, "MOST_FLOWS", 2)
+    now = micros.now()
+    record(
+        shop.pk,
+        source.pk,
+        [
+            SagaEvent(
+                source="/shop",
+                id=str(number),
+                type="told",
+                correlation_id=f"order-{number}",
+                occurred_at=now,
+                received_at=now,
+                kind=KINDS.STEP_COMPLETED,
+                flow=f"order-{number}",
+                step="charge",
+            )
+            for number in range(4)
+        ],
+    )
+    viewer = sign_in("viewer")
+
+    answer = viewer.get("/flows/order-3")
+
+    assert (answer.status_code, answer["location"]) == (302, "/flows/__other__")
+    assert viewer.get("/flows/order-9").status_code == 404
+    assert "flows beyond the first" in text_of(viewer.get("/flows"))

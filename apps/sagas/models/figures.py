@@ -65,6 +65,22 @@ class RollupHour(models.Model):
         db_table = "rollup_hour"
 
 
+class RollupName(models.Model):
+    """A step or a version of a flow that is counted by its own name, or, where `name` is "", the flow itself.
+
+    See `rollup_names`.
+    """
+
+    pk = models.CompositePrimaryKey("project", "flow", "is_version", "name")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
+    flow = models.TextField()
+    is_version = models.BooleanField()
+    name = models.TextField()
+
+    class Meta:
+        db_table = "rollup_name"
+
+
 class CompactionProgress(models.Model):
     """How far `compaction` has come: every rollup up to `done_id` is counted by hour. One row."""
 

@@ -20,6 +20,7 @@ from apps.sagas import flows, queries
 from apps.sagas.definition_text import Problem
 from apps.sagas.definitions import DefinitionError, FlowDefinition
 from apps.sagas.models import FlowVersion, Reprojection
+from apps.sagas.rollups import OTHER
 from apps.web import deadline_table, flow_page
 from apps.web.access import project_view
 from apps.web.completion import spelt
@@ -77,8 +78,11 @@ def show(request: HttpRequest, name: str) -> HttpResponse:
         return _change(request, project, name)
     now = micros.now()
     summary = _summary(project, name, now, WINDOWS[_window(request)][0])
-    if summary is None and not flows.is_known(project.pk, name):
-        raise Http404("There is no such flow")
+    if not flows.is_known(project.pk, name):
+        if flows.is_counted_with_others(project.pk, name):
+            return redirect("web:flow", OTHER)
+        if summary is None:
+            raise Http404("There is no such flow")
     if request.GET.get("tab") == "definition":
         return _definition_page(request, project, name, now)
     return _steps_page(request, project, name, summary, now)
@@ -171,6 +175,7 @@ def _steps_page(
     }
     try:
         context |= flow_page.figures(project.pk, name, definition, asked, span, now)
+        context |= {"other": OTHER, "has_other": any(row["name"] == OTHER for row in context["steps"])}
     except queries.ReadTooLongError as error:
         context["too_long"] = str(error)
     template = "web/_flow.html" if request.htmx else "web/flow.html"  # type: ignore[attr-defined]
