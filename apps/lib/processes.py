@@ -9,6 +9,8 @@ from typing import Any
 
 from django.db import connections
 
+from apps.lib.interpreter import tune_for_serving
+
 
 def pool(workers: int) -> ProcessPoolExecutor:
     """So many processes with Django set up, on the database that this one uses.
@@ -27,5 +29,6 @@ def _begin(databases: dict[str, dict[str, Any]]) -> None:
     # Ctrl-C reaches all of us; the one who holds the pool says when we end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     django.setup()
+    tune_for_serving()
     for alias, known in databases.items():
         connections[alias].settings_dict.update(known)

@@ -325,10 +325,10 @@ WHERE f.shard = k.shard AND f.correlation_uuid = k.correlation_uuid AND f.instan
 
 # Of many correlations at once, for reading their past anew; behind the keys their first and last, as for FIND_EVENTS.
 
-#: Every event, in the order of storage.EVENT_COLUMNS.
+#: Every event, in the order of storage.EVENT_COLUMNS, without its payload: what it says was understood when it came.
 READ_EVENTS_OF = """
 SELECT e.shard, e.correlation_uuid::text, e.event_id, e.source, e.source_ref, e.type, e.occurred_at, e.received_at,
-       e.sequence, e.digest, e.attributes, e.data
+       e.sequence, e.digest, e.attributes, null
 FROM unnest(%s::int[], %s::uuid[]) k(shard, correlation_uuid)
 JOIN event e ON e.shard = k.shard AND e.correlation_uuid = k.correlation_uuid
 WHERE e.correlation_uuid BETWEEN %s::uuid AND %s::uuid
