@@ -104,13 +104,18 @@ def test_pairs_light_up_jumps_find_failures_and_times_turn(saga: Page) -> None:
     expect(row(page, "charge-payment")).to_have_class(re.compile("lit"))
     expect(row(page, "reserve-stock")).not_to_have_class(re.compile("lit"))
     expect(page.locator("[data-cross-chip]")).to_have_attribute("visibility", "visible")
+    words = page.locator("#tip")
+    expect(words).to_have_text(re.compile("refund-payment undoes charge-payment.*ran 5"))
     page.mouse.move(5, 5)
     expect(page.locator(".lit")).to_have_count(0)
+    expect(words).to_be_hidden()
     row(page, "charge-payment").locator(".plane a").focus()
     expect(row(page, "refund-payment")).to_have_class(re.compile("lit"))
 
+    # The error of a failed attempt stands beside it, for the keyboard too.
     page.keyboard.press("n")
     page.wait_for_function("document.activeElement.getAttribute('aria-label')?.includes('no stock left')")
+    expect(words).to_have_text(re.compile("reserve-stock.*failed.*no stock left"))
     page.keyboard.press("Enter")
     expect(page.get_by_role("complementary")).to_contain_text("no stock left")
     page.keyboard.press("Escape")

@@ -398,7 +398,7 @@ def definitions(draw: st.DrawFn) -> FlowDefinition:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(definitions())
 def test_any_definition_survives_the_way_through_yaml_and_json(definition: FlowDefinition) -> None:
     assert parse(to_yaml(definition), name=definition.flow) == definition

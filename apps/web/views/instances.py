@@ -78,6 +78,17 @@ SORTS = {
     "waiting_for": "waiting for",
     "correlation_id": "correlation ID",
 }
+#: The other way round, as a press on a column's heading asks for.
+REVERSED_SORTS = {
+    "-deadline": "latest deadline",
+    "duration": "quickest",
+    "attempts": "fewest attempts",
+    "-owed_since": "latest owed",
+    "-flow": "flow, Z to A",
+    "-status": "status, Z to A",
+    "-waiting_for": "waiting for, Z to A",
+    "-correlation_id": "correlation ID, Z to A",
+}
 
 
 @project_view
@@ -216,7 +227,7 @@ def _frame(request: HttpRequest, asked: Asked, now: Micros) -> dict[str, Any]:
         "rows_query": asked.url_query(cursor=asked.cursor),
         "sort": asked.sort,
         "default_sort": queries.DEFAULT_SORT,
-        "sort_label": SORTS.get(asked.sort, asked.sort),
+        "sort_label": (SORTS | REVERSED_SORTS).get(asked.sort, asked.sort),
         "problem": asked.problem,
         "presets": _presets(project.pk, asked, canonical, now),
         "saved": saved,

@@ -1,0 +1,86 @@
+"""In a browser: flows and the overview; every number leads to the sagas behind it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from apps.alerts.sweeping import sweep
+from apps.lib import micros
+from apps.lib.micros import MINUTE, SECOND
+from apps.sagas.judging import judge_due
+from tests.e2e.conftest import Shop
+from tests.e2e.test_tabs import BADLY, WELL
+
+pytestmark = pytest.mark.e2e
+
+#: Figures of the flow page that lead to lists, and where they stand.
+FIGURES = (".kpis dd > a", ".funnel td.num > a", ".variant-row .num > a")
+
+
+def test_every_figure_of_a_flow_leads_to_as_many_sagas(site: str, signed_in: Page, shop: Shop) -> None:
+    page = signed_in
+    begin = micros.now() // SECOND * SECOND - 40 * MINUTE
+    for number in range(3):
+        shop.tells(f"well-{number}", *WELL, begin=begin + number * SECOND)
+    shop.tells(
+        "badly", *[(kind, step, at, {**more, "causation_ids": ()}) for kind, step, at, more in BADLY], begin=begin
+    )
+    judge_due(micros.now())
+    page.goto(f"{site}/flows/order-fulfilment")
+    window = page.get_by_role("group", name="Window of time")
+    window.get_by_role("link", name="7d").click()
+    page.wait_for_url(re.compile("window=7d"))
+    expect(window.get_by_role("link", name="7d")).to_have_attribute("aria-current", "true")
+    expect(page.locator(".flow-map .node").first).to_be_visible()
+
+    for where in FIGURES:
+        told = page.locator(where).evaluate_all("links => links.map((one) => [one.textContent.trim(), one.href])")
+        assert told, where
+        for figure, address in told:
+            found = page.request.get(address).text()
+            assert re.search(rf'id="found">\s*{figure} found', found), (where, figure, address)
+
+    # A step of the map in words, for the keyboard; pressed, it leads to the sagas that passed it.
+    page.locator(".flow-map .node").first.hover()
+    expect(page.locator("#tip")).to_contain_text("charge-payment")
+    page.locator("#latency-of").select_option("charge-payment")
+    page.locator("#latency").get_by_role("button", name="Show").click()
+    page.wait_for_url(re.compile("latency=charge-payment"))
+    expect(page.get_by_role("heading", name="Latency of charge-payment")).to_be_visible()
+    page.get_by_text("Percentiles as a table").click()
+    expect(page.locator("#latency tbody tr").first).to_be_visible()
+
+    # What is open, and where the keyboard stands, stays so when the page is shown anew.
+    variant = page.locator(".variant-row .num > a").first
+    variant.focus()
+    with page.expect_response(re.compile("/flows/order-fulfilment")):
+        shop.tells("well-9", *WELL, begin=begin)
+    expect(page.locator(".kpis dd > a").first).to_have_text("5")
+    expect(page.locator("#latency tbody tr").first).to_be_visible()
+    expect(variant).to_be_focused()
+    page.locator(".flow-map:visible a.node, .flow-map:visible a:has(.node)").first.click()
+    page.wait_for_url(re.compile("/instances"))
+    expect(page.get_by_text("4 found")).to_be_visible()
+
+
+def test_the_overview_says_what_needs_a_person_as_soon_as_it_does(site: str, signed_in: Page, shop: Shop) -> None:
+    page = signed_in
+    shop.tells("order-well", *WELL, begin=micros.now() - 30 * MINUTE)
+    page.goto(f"{site}/")
+    page.wait_for_selector("html[data-socket=open]")
+    expect(page.get_by_text("Nothing does.")).to_be_visible()
+
+    shop.begins("order-late", minutes_ago=20)
+    sweep(micros.now())
+
+    line = page.locator(".todo li")
+    expect(line.first).to_contain_text("charge-payment")
+    expect(page.locator(".kpis div", has_text="Stuck").locator("a").first).to_have_text("1")
+    line.first.get_by_role("link").click()
+    expect(page.get_by_role("main")).to_contain_text("charge-payment")
+    page.goto(f"{site}/")
+    page.locator("table a[data-row]", has_text="order-fulfilment").first.click()
+    page.wait_for_url(re.compile("/flows/order-fulfilment"))
