@@ -21,6 +21,7 @@ from apps.ingest.recorders import RecorderGoneError, Recorders
 from apps.ingest.shares import Allowances, Shares
 from apps.ingest.taking_in import in_thread, take_in
 from apps.lib import micros, telemetry
+from apps.projects.tokens import NotCachedError
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +87,9 @@ async def _answer(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
         if scope["method"] != "OPTIONS":
             return answers.not_allowed()
         return answers.options(any(name == b"webhook-request-origin" for name, _ in headers))
-    if door.is_quick_to_admit(headers):
-        admission = door.admit(headers)
-    else:
+    try:
+        admission = door.admit(headers, may_wait=False)
+    except NotCachedError:
         admission = await _in_time(in_thread(door.admit, headers))
     rate = settings.INGEST_EVENTS_PER_SECOND
     _allowances.check(admission.source_id, rate)

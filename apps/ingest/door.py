@@ -93,16 +93,10 @@ def receive(request: IngestRequest, received_at: Micros | None = None) -> Answer
 # --- the steps --------------------------------------------------------------------------------------------------------
 
 
-def is_quick_to_admit(headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    """True when `admit` will not wait for the database."""
-    token = _token(headers)
-    return token is None or tokens.is_cached(token)
-
-
-def admit(headers: Sequence[tuple[bytes, bytes]]) -> Admission:
-    """Decide by the headers alone. Raises Refusal."""
+def admit(headers: Sequence[tuple[bytes, bytes]], *, may_wait: bool = True) -> Admission:
+    """Decide by the headers alone. Raises Refusal; where it may not wait for the database, tokens.NotCachedError."""
     check_length(headers, settings.INGEST_MAX_BODY_BYTES)
-    sender = authenticate(headers)
+    sender = authenticate(headers, may_wait=may_wait)
     attributes = _binary_attributes(headers)
     content_type = _content_type(headers, is_binary=bool(attributes))
     return Admission(sender.project_id, sender.source_id, content_type, is_gzip(headers), attributes, sender.redaction)
@@ -116,9 +110,9 @@ class Sender(NamedTuple):
     redaction: str
 
 
-def authenticate(headers: Sequence[tuple[bytes, bytes]]) -> Sender:
-    """Project and source that the token stands for. Raises Refusal."""
-    identity = _identity(headers)
+def authenticate(headers: Sequence[tuple[bytes, bytes]], *, may_wait: bool = True) -> Sender:
+    """Project and source that the token stands for. Raises as `admit` does."""
+    identity = _identity(headers, may_wait=may_wait)
     if identity.source_id is None or Scope.INGEST not in identity.scopes:
         raise Refusal(answers.problem(403, "forbidden", "this token may not send events: it needs the scope ingest"))
     return Sender(identity.project_id, identity.source_id, identity.redaction)
@@ -253,10 +247,10 @@ def _token(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def _identity(headers: Sequence[tuple[bytes, bytes]]) -> tokens.Identity:
+def _identity(headers: Sequence[tuple[bytes, bytes]], *, may_wait: bool) -> tokens.Identity:
     token = _token(headers)
     try:
-        identity = None if token is None else tokens.identify(token)
+        identity = None if token is None else tokens.identify(token, may_wait=may_wait)
     except DatabaseError as error:
         logger.warning("a token could not be checked: %s", error)
         raise Refusal(answers.unavailable()) from error

@@ -110,11 +110,16 @@ def authenticate(text: str, scope: str) -> Identity | None:
     return identity if identity is not None and scope in identity.scopes else None
 
 
-def identify(text: str) -> Identity | None:
+class NotCachedError(Exception):
+    """To know this the database must be asked."""
+
+
+def identify(text: str, *, may_wait: bool = True) -> Identity | None:
     """Whose token it is, whatever it opens: tells "who are you" (401) from "you may not" (403).
 
     None for anything malformed, unknown, revoked, expired or of a switched-off source, known for at most
-    `CACHE_SECONDS`. Raises DatabaseError when PostgreSQL is away.
+    `CACHE_SECONDS`. Raises DatabaseError when PostgreSQL is away; where it may not wait, NotCachedError instead of
+    asking it.
     """
     key = _hash(text)
     now = monotonic()
@@ -122,15 +127,11 @@ def identify(text: str) -> Identity | None:
     if cached is None or now >= cached.until:
         if not is_well_formed(text):
             return None
+        if not may_wait:
+            raise NotCachedError
         cached = _look_up(key, now)
         _remember(key, cached, now)
     return cached.identity
-
-
-def is_cached(text: str) -> bool:
-    """True when `identify` would answer from memory, without waiting for the database."""
-    cached = _cache.get(_hash(text))
-    return (cached is not None and monotonic() < cached.until) or not is_well_formed(text)
 
 
 def is_well_formed(text: str) -> bool:

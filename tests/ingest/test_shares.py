@@ -106,3 +106,15 @@ def test_without_a_rate_nothing_is_counted() -> None:
         allowances.check(1, 0.0)
         allowances.charge(1, 0.0, 1_000_000)
     assert allowances._left == {}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("late", [0, 1], ids=["while it is looked at", "before"])
+async def test_what_is_known_of_a_token_may_end_at_any_moment(monkeypatch: pytest.MonkeyPatch, late: int) -> None:
+    tokens.forget_cached()
+    door = await sync_to_async(sender)("shop")
+    (known,) = tokens._cache.values()
+    looks = iter([known.until - 0.001] * (1 - late) + [known.until + 1.0] * 9)
+    monkeypatch.setattr(tokens, "monotonic", lambda: next(looks))
+
+    assert (await door.post(text_of(event()))).status == 200
