@@ -22,6 +22,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 #: Name → (what it is about, options that make it short).
 BENCHMARKS: dict[str, tuple[str, list[str]]] = {
     "ingest": ("Events per second through the HTTP door", ["--events", "20000", "--rounds", "2"]),
+    "latency": ("How long a sender waits", ["--seconds", "10"]),
     "growth": ("Cost of an event as its saga grows", ["--groups", "20"]),
     "histories": ("Importing long histories", []),
     "sweep": ("Sweeps, and how soon people are told", ["--open", "1000000", "--late", "6"]),
