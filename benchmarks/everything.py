@@ -23,6 +23,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 BENCHMARKS: dict[str, tuple[str, list[str]]] = {
     "ingest": ("Events per second through the HTTP door", ["--events", "20000", "--rounds", "2"]),
     "latency": ("How long a sender waits", ["--seconds", "10"]),
+    "ways_in": ("The other ways in", ["--spans", "20480", "--messages", "8000"]),
     "growth": ("Cost of an event as its saga grows", ["--groups", "20"]),
     "histories": ("Importing long histories", []),
     "sweep": ("Sweeps, and how soon people are told", ["--open", "1000000", "--late", "6"]),
