@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 
@@ -37,6 +38,17 @@ def span(name: str) -> AbstractContextManager[object]:
 
 #: What every record has. The rest is what a line says in `extra`.
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people, its time in UTC: logs of several machines are read together."""
+
+    converter = time.gmtime
+    default_msec_format = "%s.%03dZ"
+    default_time_format = "%Y-%m-%d %H:%M:%S"
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
 class JsonFormatter(logging.Formatter):

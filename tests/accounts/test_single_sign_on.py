@@ -34,6 +34,8 @@ class Provider:
         self.subject, self.name, self.email = "s-1", "mira", "mira@example.com"
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.asked: list[dict[str, list[str]]] = []
+        #: Claims of the ID token that are not as they should be.
+        self.claims: dict[str, Any] = {}
 
     def answer(self, path: str) -> dict[str, Any]:
         if path.endswith("openid-configuration"):
@@ -43,7 +45,7 @@ class Provider:
         if path == "/userinfo":
             return who
         now = int(time.time())
-        claims = {"iss": self.issuer, "aud": CLIENT, "iat": now, "exp": now + 60, **who}
+        claims = {"iss": self.issuer, "aud": CLIENT, "iat": now, "exp": now + 60, **who, **self.claims}
         return {"access_token": "a", "token_type": "Bearer", "id_token": jwt.encode(claims, self.key, "RS256")}
 
 
@@ -180,3 +182,22 @@ def test_no_token_of_the_provider_is_kept(provider: Provider, sign_in: SignIn) -
 
     assert SocialAccount.objects.count() == 1
     assert not SocialToken.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{"aud": "another-client"}, {"aud": None}, {"exp": 1_700_000_000}, {"exp": None}, {"nbf": 4_000_000_000}],
+    ids=["for somebody else", "for nobody", "over", "without an end", "not yet"],
+)
+def test_an_id_token_that_is_not_for_us_or_not_now_lets_nobody_in(
+    claims: dict[str, Any], provider: Provider, shop: Project
+) -> None:
+    secret = invitations.invite(shop, "viewer")
+    client = Client()
+    client.get(f"/join/{secret}")
+    provider.claims = claims
+
+    sign_on(client)
+
+    assert client.get("/").status_code == 302
+    assert not get_user_model().objects.exists()

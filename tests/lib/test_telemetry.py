@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from typing import Any
 
-from apps.lib.telemetry import JsonFormatter
+import pytest
+
+from apps.lib.telemetry import JsonFormatter, TextFormatter
 
 
 def written(message: str, *values: Any, **more: Any) -> dict[str, Any]:
@@ -30,3 +33,15 @@ def test_a_line_says_what_happened_and_its_values_by_name() -> None:
 
 def test_values_that_json_does_not_know_are_written_as_text() -> None:
     assert written("x", where={1})["where"] == "{1}"
+
+
+def test_a_line_for_people_says_its_time_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        record = logging.LogRecord("x", logging.INFO, "x.py", 1, "said %s", ("so",), None)
+        record.created, record.msecs = 1_763_726_400.25, 250.0
+        assert TextFormatter().format(record) == "2025-11-21 12:00:00.250Z INFO x said so"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

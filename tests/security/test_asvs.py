@@ -31,7 +31,7 @@ WRITTEN = {
     "V11.1.2": "Nothing else of ours encrypts or signs",
     "V13.1.1": "## What it talks to",
     "V14.1.1": "## What is sensitive, and what guards it",
-    "V14.1.2": "removed before anything is stored",
+    "V14.1.2": "are removed or hashed before anything is stored",
     "V15.1.1": "within 7 days when it is critical",
     "V15.1.3": "What costs much is bounded",
     "V16.1.1": "## What is logged",

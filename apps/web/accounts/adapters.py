@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
-from allauth.core.exceptions import SignupClosedException
+from allauth.core.exceptions import ImmediateHttpResponse, SignupClosedException
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.usersessions.adapter import DefaultUserSessionsAdapter
@@ -21,6 +22,8 @@ from apps.web.live import end_session
 
 #: Where a session keeps the secret of the invitation while its owner is away at the single sign-on.
 INVITATION_KEY = "invitation"
+#: Seconds that our clock and the single sign-on's may differ.
+_CLOCKS_DIFFER = 60
 #: What allauth would say and the page shows anyway.
 _SILENT = {"account/messages/logged_in.txt", "account/messages/logged_out.txt"}
 
@@ -88,6 +91,14 @@ class SingleSignOnAdapter(DefaultSocialAccountAdapter):
         except InvitationOverError:
             return False
         return True
+
+    def pre_social_login(self, request: HttpRequest, sociallogin: Any) -> None:
+        """Refuse an ID token that holds only later: allauth looks at its end, not at its beginning."""
+        claims = sociallogin.account.extra_data
+        claims = claims.get("id_token") or claims
+        begins = claims.get("nbf")
+        if begins is not None and not (isinstance(begins, int | float) and begins <= time.time() + _CLOCKS_DIFFER):
+            raise ImmediateHttpResponse(render(request, "web/sign_on_refused.html", status=403))
 
     def save_user(self, request: HttpRequest, sociallogin: Any, form: Any = None) -> Any:
         """Make the account and let it in by the invitation, both or neither."""
