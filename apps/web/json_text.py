@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from apps.lib.redaction import FILTERED
+from apps.lib.redaction import FILTERED, HASHED
 from apps.sagas.timeline.wording import visible
 
 #: Beyond this many characters the text is shown as it is: colouring it would only slow the page.
@@ -19,13 +19,15 @@ _OPENING, _CLOSING, _COMMA, _COLON = frozenset("{["), frozenset("}]"), frozenset
 
 #: What stands in place of a value that was taken out before it was stored.
 _REDACTED = f'"{FILTERED}"'
+#: And how a hash begins.
+_HASHED = f'"{HASHED}'
 
 Piece = tuple[str, str]
 
 
 def redacted_count(text: str | None) -> int:
-    """How many values of a payload were taken out before it was stored."""
-    return (text or "").count(_REDACTED)
+    """How many values of a payload were taken out or hashed before it was stored."""
+    return (text or "").count(_REDACTED) + (text or "").count(_HASHED)
 
 
 def pieces(text: str | None) -> list[Piece]:
@@ -64,6 +66,8 @@ def _pieces(text: str) -> Iterator[Piece]:
             yield "p", ": "
         elif token == _REDACTED:
             yield "redacted", FILTERED
+        elif token.startswith(_HASHED) and following != ":":
+            yield "redacted", visible(token)
         elif token[0] == '"':
             yield ("k" if following == ":" else "s"), visible(token)
         elif token in ("true", "false", "null") or token[0] in "-0123456789":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from django.conf import settings
 
+from tests.faults import storms
 from tests.faults.system import pause, resume
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Fault:
     tells: bool = False
     #: A slow fault of which the CI run is content with a sample.
     is_long: bool = False
+    #: Only run when asked for by its number: it fills up the disk of the data folder.
+    needs_small_disk: bool = False
 
 
 def web(context: Context, dice: random.Random, trial: int) -> None:
@@ -177,5 +180,12 @@ FAULTS = (
     Fault("F9", "kill -9 the worker and its children", worker, 20, 200, pause=6, tells=True),
     Fault("F10", "kill -9 the beat", beat, 10, 100, pause=6, tells=True),
     Fault("F18", "all connections of PostgreSQL are taken", idle_clients, 10, 100, within=8, pause=6),
+    Fault("F12", "a storm of duplicates and of other bodies", storms.duplicates, 10, 50),
+    Fault("F16", "the disk is full", storms.full_disk, 5, 50, within=5, needs_small_disk=True),
+    Fault("F21", "clocks of senders that are off", storms.odd_clocks, 10, 50),
+    Fault("F25", "thousands are stuck in one minute", storms.stuck_crowd, 1, 4),
+    Fault("F26", "two of every worker at once", storms.two_of_each, 4, 40),
+    Fault("F28", "the past is read anew while events come", storms.rebuilt_while_told, 2, 10),
+    Fault("F31", "far more than fits", storms.overload, 2, 10, within=10),
     *(Fault("F24", f"die at {name}", point(name), 10, 100, pause=6, tells=True) for name in _NOTIFIER),
 )
