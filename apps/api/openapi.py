@@ -47,6 +47,9 @@ _STATUS_TEXTS = {
     "503": "Cannot be answered now, or the query took too long; see Retry-After",
 }
 
+#: When something ends: at a time or after a span, one of the two; null is as good as absent.
+_ONE_END = [{"required": [name], "properties": {name: {"type": "string"}}} for name in ("until", "duration")]
+
 
 class OpenAPIDocument(OpenAPISchema):
     """The whole document."""
@@ -139,10 +142,10 @@ def _describe_incidents(paths: dict[str, Any], root: str) -> None:
                     "type": "object",
                     "additionalProperties": False,
                     "properties": {
-                        "until": {"type": "string", "format": "date-time"},
-                        "duration": {"type": "string", "examples": ["4h"]},
+                        "until": {"type": ["string", "null"], "format": "date-time"},
+                        "duration": {"type": ["string", "null"], "examples": ["4h"]},
                     },
-                    "oneOf": [{"required": ["until"]}, {"required": ["duration"]}],
+                    "oneOf": _ONE_END,
                     "description": "One of the two.",
                 }
             }
@@ -172,8 +175,8 @@ def _describe_silences(paths: dict[str, Any], root: str) -> None:
         f"{root}/incidents/{{number}}/notes": ({"text": {**text, "maxLength": 4000}}, ["text"]),
         f"{root}/silences": (
             {
-                "until": {**moment, "description": "or duration: one of the two"},
-                "duration": {**text, "examples": ["4h"]},
+                "until": {**moment, "type": ["string", "null"], "description": "or duration: one of the two"},
+                "duration": {"type": ["string", "null"], "examples": ["4h"]},
                 "starts_at": {**moment, "type": ["string", "null"], "description": "now when left out"},
                 **about,
                 "comment": {**text, "maxLength": 500},
@@ -200,7 +203,7 @@ def _describe_silences(paths: dict[str, Any], root: str) -> None:
     for path, (properties, required) in bodies.items():
         schema = {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
         if "until" in properties:
-            schema["oneOf"] = [{"required": ["until"]}, {"required": ["duration"]}]
+            schema["oneOf"] = _ONE_END
         paths[path]["post"]["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
@@ -327,7 +330,6 @@ def _cloud_event() -> dict[str, Any]:
         "dataschema": "schema of data",
         "causationid": "ids of the events that caused it, separated by commas",
         "traceparent": "W3C trace context",
-        "sequence": "the source's own order",
         "sagaflow": "flow",
         "sagaflowversion": "version of the flow",
         "sagarun": "run, where a correlation runs a flow more than once",
@@ -352,6 +354,7 @@ def _cloud_event() -> dict[str, Any]:
             **moments,
             **{name: {**optional_text, "description": meaning} for name, meaning in optional.items()},
             "correlationid": {**text, "minLength": 1, "description": "the business transaction that it belongs to"},
+            "sequence": {"type": ["string", "integer", "null"], "description": "the source's own order"},
             "sagaattempt": {"type": ["integer", "null"], "minimum": 1},
             "data": {},
             "data_base64": {**optional_text, "contentEncoding": "base64"},
