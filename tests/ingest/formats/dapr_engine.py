@@ -1,7 +1,7 @@
 """Dapr's own workflow engine (durabletask-go, built with Go), its Python SDK as the worker, and sagas to run on them.
 
 `python -m tests.ingest.formats.dapr_engine` runs the sagas and writes their histories, as the sidecar's API gives them
-at each point, to `recordings/`. The whole of Dapr (daprd with its scheduler) cannot be built from Go modules alone.
+at each point, to `recordings/`. `daprd` runs the same sagas on the whole of Dapr.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Dapr:
         import dapr.ext.workflow as workflows
 
         self.port = port
+        _declined.clear()
         self._workflows = workflows
         self._runtime = _runtime(workflows, port)
         self._runtime.start()
@@ -252,7 +253,6 @@ def running(folder: Path) -> Iterator[Dapr]:
     except ImportError:
         raise UnavailableError("needs the package dapr") from None
     program, port = build(folder), free_port()
-    _declined.clear()
     with (folder / "engine.log").open("wb") as log:
         command = [str(program), "-host", "127.0.0.1", "-port", str(port), "-db", str(folder / "engine.db")]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ)

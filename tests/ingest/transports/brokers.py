@@ -67,7 +67,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def await_port(port: int, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+def await_port(port: int, process: subprocess.Popen[bytes], seconds: float = 180) -> None:
     """Wait until somebody listens; fails when the program ended or it takes too long."""
     give_up_at = time.monotonic() + seconds
     while True:

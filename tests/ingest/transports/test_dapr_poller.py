@@ -18,7 +18,7 @@ from apps.lib.micros import isoformat, now
 from apps.projects.models import Project, Source, SourceKind
 from apps.sagas.correlation_view import find_correlation
 from apps.sagas.shapes import InstanceView
-from tests.ingest.formats import dapr_engine
+from tests.ingest.formats import dapr_engine, daprd
 from tests.ingest.formats.engine_records import recorded_lines, step_of, tries_of
 
 grpc = pytest.importorskip("grpc")
@@ -298,9 +298,11 @@ def test_an_address_without_a_port_is_refused_and_one_where_nobody_listens_is_to
 
 @pytest.mark.interop
 @pytest.mark.django_db
-def test_daprs_own_engine_is_polled_while_it_runs_sagas(tmp_path: Any) -> None:
+@pytest.mark.parametrize("running", [dapr_engine.running, daprd.running], ids=["engine", "daprd"])
+def test_dapr_is_polled_while_it_runs_sagas(running: Any, tmp_path: Any) -> None:
+    """Its workflow engine alone, and the whole of it: a sidecar with placement and scheduler."""
     try:
-        with dapr_engine.running(tmp_path) as engine:
+        with running(tmp_path) as engine:
             reader = Reader(f"127.0.0.1:{engine.port}", lookback="1h")
             for saga in dapr_engine.SAGAS:
                 for _ in saga(engine):
