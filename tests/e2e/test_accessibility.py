@@ -80,7 +80,7 @@ def test_no_page_has_a_serious_fault(scheme: str, width: int, site: str, page: P
 
 
 def faults_of(page: Page, site: str, path: str) -> list[str]:
-    """What is seriously wrong with a page: where, which rule, and the piece of the page; or that it scrolls sideways."""
+    """What is seriously wrong with a page: where, which rule and which piece of it; or that it scrolls sideways."""
     page.goto(site + path)
     page.wait_for_load_state("load")
     if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
