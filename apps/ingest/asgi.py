@@ -116,7 +116,7 @@ async def _in_time(work: Awaitable[T]) -> T:
 
 
 async def _answer_push(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
-    """Documents, not single events: each is worth a thread of its own. The answer is not dressed yet."""
+    """Documents, not single events: each is worth a thread of its recorder. The answer is not dressed yet."""
     query = scope["query_string"].decode("latin-1")
     request = pushes.PushRequest(scope["method"], scope["path"], query, scope["headers"], b"")
     await in_thread(pushes.admit, request)
@@ -126,7 +126,7 @@ async def _answer_push(scope: MutableMapping[str, Any], receive: Receive) -> Ans
         # A document may be long: it is not held twice.
         parts[:] = [b"".join(parts)] if len(parts) > 1 else parts
         whole = pushes.PushRequest(scope["method"], scope["path"], query, scope["headers"], parts[0])
-        return await in_thread(pushes.answered, whole, micros.now())
+        return await _answer_whole(whole, micros.now())
     finally:
         _hold(-sum(map(len, parts)))
 
@@ -134,8 +134,18 @@ async def _answer_push(scope: MutableMapping[str, Any], receive: Receive) -> Ans
 async def _take_in(admission: door.Admission, body: bytes, received_at: int) -> Answer:
     if not recorders.is_running:
         return await take_in(admission, body, received_at)
+    return await _unless_gone(recorders.take_in(admission, body, received_at))
+
+
+async def _answer_whole(request: pushes.PushRequest, received_at: int) -> Answer:
+    if not recorders.is_running:
+        return await in_thread(pushes.answered, request, received_at)
+    return await _unless_gone(recorders.answer_push(request, received_at))
+
+
+async def _unless_gone(answer: Awaitable[Answer]) -> Answer:
     try:
-        return await recorders.take_in(admission, body, received_at)
+        return await answer
     except RecorderGoneError:
         logger.warning("a recorder died before it had answered; the sender is told to come again")
         return answers.unavailable()

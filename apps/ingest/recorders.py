@@ -24,6 +24,7 @@ import uvloop
 from apps.ingest.answers import Answer
 from apps.ingest.door import Admission
 from apps.ingest.peers import Part, PartDone, Peers
+from apps.ingest.pushes import PushRequest
 from apps.sagas.events import Micros
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,14 @@ class _Work(msgspec.Struct, array_like=True, tag=True):
     body: bytes
 
 
+class _Push(msgspec.Struct, array_like=True, tag=True):
+    """Or one document that was pushed, whose sender was let in."""
+
+    number: int
+    request: PushRequest
+    received_at: Micros
+
+
 class _Done(msgspec.Struct, array_like=True, tag=True):
     """What it answers."""
 
@@ -54,10 +63,10 @@ class _Done(msgspec.Struct, array_like=True, tag=True):
     answer: Answer
 
 
-_Message = _Work | _Done | Part | PartDone
+_Message = _Work | _Push | _Done | Part | PartDone
 
 _encode = msgspec.msgpack.Encoder().encode
-_to_recorder = msgspec.msgpack.Decoder(_Work | Part | PartDone).decode
+_to_recorder = msgspec.msgpack.Decoder(_Work | _Push | Part | PartDone).decode
 _from_recorder = msgspec.msgpack.Decoder(_Done | Part | PartDone).decode
 
 
@@ -150,17 +159,18 @@ class _Recorder:
         if self._process is not None:
             await asyncio.to_thread(self._process.join, 5.0)
 
-    async def take_in(self, number: int, admission: Admission, body: bytes, received_at: Micros) -> Answer:
+    async def ask(self, message: _Work | _Push, size: int) -> Answer:
+        """Send it a body of so many bytes; its answer. Raises RecorderGoneError when it dies over it."""
         future = asyncio.get_running_loop().create_future()
-        self._frames.send(_Work(number, admission, received_at, body))
-        self.waiting[number] = future
-        self.held_bytes += len(body)
+        self._frames.send(message)
+        self.waiting[message.number] = future
+        self.held_bytes += size
         try:
             answer: Answer = await future
             return answer
         finally:
-            self.held_bytes -= len(body)
-            self.waiting.pop(number, None)
+            self.held_bytes -= size
+            self.waiting.pop(message.number, None)
 
     def hand(self, message: Part | PartDone) -> None:
         """Give it what another recorder sent. Raises RecorderGoneError when it is not there."""
@@ -220,7 +230,14 @@ class Recorders:
     async def take_in(self, admission: Admission, body: bytes, received_at: Micros) -> Answer:
         """`taking_in.take_in` in a recorder. Raises RecorderGoneError when it dies over it."""
         self._numbers += 1
-        return await self._choose(len(body)).take_in(self._numbers, admission, body, received_at)
+        work = _Work(self._numbers, admission, received_at, body)
+        return await self._choose(len(body)).ask(work, len(body))
+
+    async def answer_push(self, request: PushRequest, received_at: Micros) -> Answer:
+        """`pushes.answered` in a recorder. Raises RecorderGoneError when it dies over it."""
+        self._numbers += 1
+        size = max(len(request.body), SMALL_BYTES + 1)
+        return await self._choose(size).ask(_Push(self._numbers, request, received_at), size)
 
     def _choose(self, size: int) -> _Recorder:
         if size <= SMALL_BYTES:
@@ -284,9 +301,10 @@ async def _serve(connection: socket.socket, place: int, count: int) -> None:
         if isinstance(message, PartDone):
             peers.answered(message)
             return
-        work = (
-            _answer(message, frames) if isinstance(message, _Work) else peers.record_for(message, taking_in.record_here)
-        )
+        if isinstance(message, Part):
+            work = peers.record_for(message, taking_in.record_here)
+        else:
+            work = _answer(message, frames)
         task = asyncio.create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -305,11 +323,15 @@ async def _serve(connection: socket.socket, place: int, count: int) -> None:
         await asyncio.wait(tasks, timeout=5.0)
 
 
-async def _answer(work: _Work, frames: _Frames) -> None:
-    from apps.ingest.taking_in import take_in
+async def _answer(message: _Work | _Push, frames: _Frames) -> None:
+    from apps.ingest import pushes
+    from apps.ingest.taking_in import in_thread, take_in
 
-    answer = await take_in(work.admission, work.body, work.received_at)
+    if isinstance(message, _Work):
+        answer = await take_in(message.admission, message.body, message.received_at)
+    else:
+        answer = await in_thread(pushes.answered, message.request, message.received_at)
     try:
-        frames.send(_Done(work.number, answer))
+        frames.send(_Done(message.number, answer))
     except RecorderGoneError:
         logger.info("the web process went away before it had its answer")

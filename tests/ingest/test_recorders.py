@@ -12,9 +12,10 @@ from multiprocessing.process import BaseProcess
 
 import pytest
 
-from apps.ingest import asgi, recorders, taking_in
+from apps.ingest import asgi, pushes, recorders, taking_in
 from apps.ingest.answers import Answer, unavailable
 from apps.ingest.door import Admission
+from apps.ingest.pushes import PushRequest
 from apps.ingest.recorders import RecorderGoneError, Recorders
 
 PATIENCE_SECONDS = 60.0
@@ -56,6 +57,15 @@ async def test_answers_are_those_of_the_web_process_itself() -> None:
     assert all(400 <= answer.status < 500 for answer in ours)
 
 
+async def test_pushed_documents_are_answered_as_by_the_web_process_itself() -> None:
+    headers = [(b"content-type", b"application/json"), (b"authorization", b"Bearer nobody")]
+    request = PushRequest("POST", "/v1/traces", "", headers, b"not JSON")
+    async with running(1) as pool:
+        theirs = await pool.answer_push(request, RECEIVED_AT)
+    assert theirs == pushes.answered(request, RECEIVED_AT)
+    assert theirs.status == 401
+
+
 async def test_what_a_dead_recorder_had_in_hand_is_sent_again_and_another_takes_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -86,10 +96,10 @@ class _Slow:
         self.waiting: dict[int, asyncio.Future[Answer]] = {}
         self.held_bytes = 0
 
-    def take_in(self, number: int, _admission: Admission, body: bytes, _received_at: int) -> Awaitable[Answer]:
-        self.held_bytes += len(body)
-        self.waiting[number] = asyncio.get_running_loop().create_future()
-        return self.waiting[number]
+    def ask(self, work: recorders._Work, size: int) -> Awaitable[Answer]:
+        self.held_bytes += size
+        self.waiting[work.number] = asyncio.get_running_loop().create_future()
+        return self.waiting[work.number]
 
 
 async def test_small_bodies_gather_at_one_recorder_and_large_ones_are_shared_out() -> None:
@@ -109,4 +119,4 @@ async def test_small_bodies_gather_at_one_recorder_and_large_ones_are_shared_out
 
 async def test_nothing_can_be_sent_to_a_recorder_that_is_gone() -> None:
     with pytest.raises(RecorderGoneError):
-        await recorders._Recorder(0, 1, lambda _: None).take_in(1, admission, b"{}", RECEIVED_AT)
+        await recorders._Recorder(0, 1, lambda _: None).ask(recorders._Work(1, admission, RECEIVED_AT, b"{}"), 2)
