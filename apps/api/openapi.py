@@ -201,8 +201,13 @@ def _describe_silences(paths: dict[str, Any], root: str) -> None:
         ),
     }
     for path, (properties, required) in bodies.items():
-        schema = {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
-        if "until" in properties:
+        schema: dict[str, Any] = {
+            "type": "object",
+            "additionalProperties": False,
+            "required": required,
+            "properties": properties,
+        }
+        if path.endswith("/silences"):
             schema["oneOf"] = _ONE_END
         paths[path]["post"]["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
 
