@@ -43,7 +43,7 @@ _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "ta
 class TextFormatter(logging.Formatter):
     """A line for people, its time in UTC: logs of several machines are read together."""
 
-    converter = staticmethod(time.gmtime)  # type: ignore[assignment]  # which the standard library does, too
+    converter = staticmethod(time.gmtime)
     default_msec_format = "%s.%03dZ"
     default_time_format = "%Y-%m-%d %H:%M:%S"
 
