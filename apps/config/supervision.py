@@ -31,7 +31,9 @@ _print_lock = threading.Lock()
 
 def say(name: str, text: str) -> None:
     """Print one line under a process's name. A terminal that has gone away is no error."""
-    with _print_lock, contextlib.suppress(BrokenPipeError, ValueError):
+    # Where the log cannot be written (a full disk, say) a line is lost, and nothing else: if we stopped reading what a
+    # process says, it would wait for ever with its next word.
+    with _print_lock, contextlib.suppress(OSError, ValueError):
         print(f"{name:<9}| {text}", flush=True)
 
 

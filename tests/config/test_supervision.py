@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import subprocess
 import sys
 import time
@@ -114,3 +116,13 @@ time.sleep(60)
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < give_up_at
         time.sleep(0.01)
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+
+    supervision.say("web", "something happened")
