@@ -67,6 +67,8 @@ def _build(into: Path) -> None:
         _write_mains(folder, Path(found["Dir"]) / "cmd")
         declared = json.loads(_go(folder, "mod", "edit", "-json", found["GoMod"]))
         _go(folder, "mod", "init", "dapr")
+        # The sums that the release was built with.
+        shutil.copyfile(Path(found["Dir"]) / "go.sum", folder / "go.sum")
         _go(folder, "mod", "edit", f"-require={MODULE}@{VERSION}")
         # What a module replaces holds only where it is the main one, so ours has to say it again.
         for each in declared.get("Replace") or ():

@@ -58,7 +58,7 @@ def test_killed_between_commit_and_acknowledgement(
 
     def run(dies_before: int) -> int:
         program = [sys.executable, "-m", "tests.ingest.transports.killed_before_ack", str(source.pk), str(dies_before)]
-        done = subprocess.run(program, cwd=ROOT, env=environment(), capture_output=True, timeout=120, check=False)
+        done = subprocess.run(program, cwd=ROOT, env=environment(), capture_output=True, timeout=600, check=False)
         return done.returncode
 
     for kill in range(KILLS):
