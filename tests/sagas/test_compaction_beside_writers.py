@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from django.db import connection, transaction
 
@@ -147,10 +148,12 @@ class TestBesideWriters:
         shop, alone = Shop.open(), Shop.open()
         events = story(2)
         newer = [started("other", n, correlation_id="elsewhere") for n in range(3)]
-        # The flow is known: whoever finds one waits for others who find the same one.
-        shop.tell(events[0])
+        # The names are known: whoever finds new ones waits for others who do.
+        known = [msgspec.structs.replace(event, correlation_id="before") for event in [*events, newer[0]]]
+        for each in (shop, alone):
+            each.tell(*known)
         with transaction.atomic():
-            shop.tell(*events[1:])
+            shop.tell(*events)
 
             def others() -> None:
                 for event in newer:
