@@ -322,6 +322,7 @@ def example(emit: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> C
     return load
 
 
+@pytest.mark.slow
 def test_a_celery_task_belongs_to_the_saga_that_sent_it(
     example: Callable[[str], Any], emit: Any, receiver: Receiver
 ) -> None:
@@ -340,6 +341,7 @@ def test_a_celery_task_belongs_to_the_saga_that_sent_it(
     assert [event.get("sagastep") for event in receiver.events] == ["charge_payment", None, "charge_payment"]
 
 
+@pytest.mark.slow
 def test_a_celery_task_that_is_tried_again_says_so(
     example: Callable[[str], Any], emit: Any, receiver: Receiver
 ) -> None:

@@ -159,6 +159,7 @@ def test_the_beats_work_runs_and_leaves_no_lock(world: World, hook: Target) -> N
     assert advisory_locks() == 0
 
 
+@pytest.mark.slow
 def test_pages_and_api_answer_from_two_web_processes(
     world: World, start_web: Callable[..., str], running_pooler: Pooler
 ) -> None:

@@ -72,6 +72,7 @@ def open_poller(values: dict[str, str]) -> polling.Poller:
 
 
 @pytest.mark.django_db
+@pytest.mark.slow
 def test_sagas_are_followed_look_after_look(server: Answers, recorded: list[dict[str, Any]]) -> None:
     reader = Reader(server.url)
     for execution in recorded:
