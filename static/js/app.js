@@ -116,7 +116,7 @@ function countTimes(within) {
 const SLOW = 15000;
 const POLL = 5000;
 const GAP = 250;
-const live = { socket: null, isOpen: false, wasTried: false, hasFailed: false, lastAt: Date.now(), startedAt: 0, cost: 0, pending: 0, timer: 0, retry: 0, isTold: false, isAnswering: false, again: 0 };
+const live = { socket: null, isOpen: false, wasTried: false, hasFailed: false, lastAt: Date.now(), startedAt: 0, cost: 0, asked: new Set(), timer: 0, retry: 0, isTold: false, isAnswering: false, again: 0 };
 
 function isBusy(fragment) {
   const active = document.activeElement;
@@ -129,14 +129,14 @@ function isBusy(fragment) {
 
 function refresh() {
   live.timer = 0;
-  if (document.hidden || live.pending > 0) return;
+  if (document.hidden || live.asked.size) return;
   const fragments = [...document.querySelectorAll("[data-live]")].filter((fragment) => !isBusy(fragment));
   if (!fragments.length) return;
   live.startedAt = Date.now();
   live.isAnswering = live.isTold;
   live.isTold = false;
   for (const fragment of fragments) {
-    live.pending += 1;
+    live.asked.add(fragment);
     htmx.trigger(fragment, "refresh");
   }
 }
@@ -209,10 +209,25 @@ function lookAgain(wait) {
   live.again = setTimeout(refreshSoon, wait);
 }
 
+function lookAgainAtOnce() {
+  live.isTold = true;
+  refreshSoon();
+}
+
+// An answer that was under way when the reader went on is not shown: what it would have told is asked for anew.
+document.addEventListener("sagascope:missed", lookAgainAtOnce);
+document.addEventListener("htmx:beforeOnLoad", (event) => live.asked.delete(event.detail.requestConfig?.elt));
+document.addEventListener("htmx:afterSettle", () => {
+  // A fragment that was replaced while it asked never hears its answer.
+  const lost = [...live.asked].filter((fragment) => !fragment.isConnected);
+  for (const fragment of lost) live.asked.delete(fragment);
+  if (lost.length) lookAgainAtOnce();
+});
+
 document.addEventListener("htmx:afterRequest", (event) => {
   // The element that asked; `detail.elt` is another one when the answer has taken its place.
   if (!event.detail.requestConfig?.elt?.matches?.("[data-live]")) return;
-  live.pending = Math.max(0, live.pending - 1);
+  live.asked.delete(event.detail.requestConfig.elt);
   live.hasFailed = !event.detail.successful;
   if (event.detail.successful) {
     live.lastAt = Date.now();
@@ -220,7 +235,7 @@ document.addEventListener("htmx:afterRequest", (event) => {
     lookAgain(Number(event.detail.xhr.getResponseHeader("Look-Again")));
   }
   // A tick that came while this was under way.
-  if (live.isTold && live.pending === 0) refreshSoon();
+  if (live.isTold && !live.asked.size) refreshSoon();
   showPill();
 });
 document.addEventListener("htmx:afterSettle", (event) => {
@@ -236,7 +251,7 @@ setInterval(() => {
   countTimes(document);
   showPill();
   // A request that never came back must not stop the page for good.
-  if (live.pending > 0 && Date.now() - live.startedAt > 30000) live.pending = 0;
+  if (Date.now() - live.startedAt > 30000) live.asked.clear();
   if (Date.now() - Math.max(live.lastAt, live.startedAt) >= (live.isOpen ? SLOW : POLL)) refreshSoon();
 }, 1000);
 

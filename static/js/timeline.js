@@ -64,6 +64,8 @@
 
   let latest = 0;
   let isLoading = false;
+  // An answer that was under way when the reader went on is older than what a tick has told since.
+  let isMissed = false;
 
   async function load(url, keepScroll) {
     const fetched = new URL(url);
@@ -90,6 +92,8 @@
       if (keepScroll) keep();
       else hold = { isFresh: true };
       htmx.swap("#correlation", text, { swapStyle: "outerHTML", swapDelay: 0, settleDelay: 0 });
+      if (isMissed) document.dispatchEvent(new CustomEvent("sagascope:missed"));
+      isMissed = false;
     } catch {
       location.assign(url);
     } finally {
@@ -133,8 +137,10 @@
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (event.detail.target?.id !== "correlation") return;
     const asked = new URL(event.detail.pathInfo?.requestPath ?? "", location.href);
-    if (isLoading || !saysTheSame(asked.search)) event.detail.shouldSwap = false;
-    else keep();
+    if (isLoading || !saysTheSame(asked.search)) {
+      event.detail.shouldSwap = false;
+      isMissed = isLoading;
+    } else keep();
   });
   document.addEventListener("htmx:afterSettle", () => {
     if (!root() || root().dataset.ready) return;

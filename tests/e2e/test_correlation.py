@@ -114,7 +114,7 @@ def test_pairs_light_up_jumps_find_failures_and_times_turn(saga: Page) -> None:
 
     # The error of a failed attempt stands beside it, for the keyboard too.
     page.keyboard.press("n")
-    page.wait_for_function("document.activeElement.getAttribute('aria-label')?.includes('no stock left')")
+    expect(page.locator(":focus")).to_have_attribute("aria-label", re.compile("no stock left"))
     expect(words).to_have_text(re.compile("reserve-stock.*failed.*no stock left"))
     page.keyboard.press("Enter")
     expect(page.get_by_role("complementary")).to_contain_text("no stock left")

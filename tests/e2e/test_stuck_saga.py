@@ -102,6 +102,7 @@ def test_a_saga_is_watched_live_gets_stuck_is_told_and_recovers(
     # Nothing more comes. A minute later the sweep finds it.
     assert sweep(placed + 70 * SECOND).changes[Change.OPENED] == 1
     assert sweep(placed + 71 * SECOND).changes[Change.OPENED] == 0, "one incident, however often one looks"
+    expect(page.get_by_role("link", name=re.compile("^INC-1: "))).to_be_visible()
     page.goto(f"{site}/incidents")
     expect(page.get_by_role("main")).to_contain_text("ship")
     deliver_due(placed + 75 * SECOND)

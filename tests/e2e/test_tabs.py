@@ -91,7 +91,7 @@ def test_the_next_that_waits_is_jumped_to_and_every_event_has_an_address(
     expect(page.locator(".story")).to_contain_text("reserve-stock")
     expect(page.locator(".pinned")).to_contain_text("reserve-stock")
     page.keyboard.press("w")
-    page.wait_for_function("document.activeElement.getAttribute('aria-label')?.startsWith('reserve-stock')")
+    expect(page.locator(":focus")).to_have_attribute("aria-label", re.compile("^reserve-stock"))
     expect(page.locator("#tip")).to_contain_text("open for")
     page.keyboard.press("c")
     page.wait_for_url(re.compile("path=1"))

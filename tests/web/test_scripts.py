@@ -41,3 +41,13 @@ def test_nothing_is_fetched_from_anywhere_else_and_nothing_is_evaluated() -> Non
     for sheet in (STATIC / "css").glob("*.css"):
         assert "@import" not in sheet.read_text(), sheet.name
         assert "url(http" not in sheet.read_text(), sheet.name
+
+
+def test_no_script_takes_a_name_of_another_one() -> None:
+    taken: dict[str, str] = {}
+    for path in scripts():
+        if path.name.endswith(".min.js"):
+            continue
+        for name in re.findall(r"^(?:async )?(?:function|const|let|class|var) +(\w+)", path.read_text(), re.MULTILINE):
+            assert name not in taken, f"{path.name} and {taken[name]} both call something {name}"
+            taken[name] = path.name
