@@ -20,10 +20,11 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 from django.conf import settings
-from django.db import DatabaseError, DataError, IntegrityError
+from django.db import DatabaseError, transaction
 
-from apps.ingest import answers, redaction, rejected
+from apps.ingest import answers, blame, redaction, rejected
 from apps.ingest.answers import Answer, Refusal
+from apps.ingest.blame import Fault
 from apps.ingest.formats import FORMATS, Decoded, Payload, Rejection, excerpt_of
 from apps.ingest.gzip_body import gunzip
 from apps.ingest.strict_json import Limits, Unreadable
@@ -48,6 +49,17 @@ _UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 _VISIBLE = re.compile(rb"[\x20-\x7e]*")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+#: Whoever met a bug of ours, by source.
+_tries = blame.Tries()
+
+
+class BrokenError(Refusal):
+    """Nothing of it can be recorded for a bug of ours. It is in the log; the events can be sent again."""
+
+    def __init__(self) -> None:
+        super().__init__(answers.unavailable("a fault of ours kept it from being stored; send it again"))
 
 
 class IngestRequest(msgspec.Struct, frozen=True):
@@ -75,7 +87,7 @@ def limits() -> Limits:
 
 
 def receive(request: IngestRequest, received_at: Micros | None = None) -> Answer:
-    """Take in the events of one request. Never raises for what was sent, nor when PostgreSQL is away."""
+    """Take in the events of one request. Never raises for what was sent, nor when PostgreSQL is away, nor for a bug."""
     received_at = micros.now() if received_at is None else received_at
     started = perf_counter()
     try:
@@ -86,6 +98,8 @@ def receive(request: IngestRequest, received_at: Micros | None = None) -> Answer
             answer = conclude(admission, decoded, outcome, refused, received_at)
     except Refusal as refusal:
         answer = refusal.answer
+    except Exception as error:
+        answer = failed(error)
     telemetry.ingest_duration.record(perf_counter() - started)
     return answer
 
@@ -144,26 +158,59 @@ def decode(admission: Admission, body: bytes, received_at: Micros) -> Decoded:
 def store(admission: Admission, events: Sequence[SagaEvent]) -> tuple[Outcome, list[int]]:
     """Record events. Returns what became of them, and the positions of those that cannot be stored at all.
 
-    Raises Refusal when PostgreSQL is away: then none of them counts as received.
+    Raises Refusal when PostgreSQL is away: then none of them counts as received. Raises BrokenError when nothing of
+    them can be recorded for a bug of ours: then neither.
     """
+    met_a_bug: list[int] = []
+    outcome, refused = _isolate(admission, events, 0, met_a_bug)
+    if met_a_bug and not outcome.accepted and not outcome.duplicates:
+        first = events[met_a_bug[0]]
+        if _tries.count(admission.source_id, first) < blame.MOST_TRIES or not _can_record(admission):
+            raise BrokenError
+        _tries.forget(admission.source_id, first)
+    return outcome, refused
+
+
+def _isolate(
+    admission: Admission, events: Sequence[SagaEvent], begin: int, met_a_bug: list[int]
+) -> tuple[Outcome, list[int]]:
+    """Record events, halved until whoever cannot be stored stands alone; notes who met a bug, counted from `begin`."""
     if not events:
         return Outcome(), []
     try:
         return record(admission.project_id, admission.source_id, events), []
     except Exception as error:
-        if is_away(error):
+        fault = blame.fault_of(error)
+        if fault is Fault.DATABASE:
             logger.warning("events could not be recorded: %s", error)
             raise Refusal(answers.unavailable()) from error
         if len(events) == 1:
             logger.exception("an event could not be stored")
+            if fault is Fault.OURS:
+                met_a_bug.append(begin)
             return Outcome(), [0]
+        # Where nothing at all can be recorded, halving a thousand events finds nobody.
+        if fault is Fault.OURS and not met_a_bug and not _can_record(admission):
+            logger.exception("nothing can be recorded for a fault of ours")
+            raise BrokenError from error
     # Whatever one of them did to us, its neighbours are innocent: halve until it stands alone.
     half = len(events) // 2
-    first, bad_first = store(admission, events[:half])
-    second, bad_second = store(admission, events[half:])
+    first, bad_first = _isolate(admission, events[:half], begin, met_a_bug)
+    second, bad_second = _isolate(admission, events[half:], begin + half, met_a_bug)
     conflicts = [*first.conflicts, *(position + half for position in second.conflicts)]
     outcome = Outcome(first.accepted + second.accepted, first.duplicates + second.duplicates, conflicts)
     return outcome, [*bad_first, *(position + half for position in bad_second)]
+
+
+def _can_record(admission: Admission) -> bool:
+    """Whether a saga of our own making can be recorded, of which nothing stays."""
+    try:
+        with transaction.atomic():
+            record(admission.project_id, admission.source_id, blame.trial(micros.now()))
+            transaction.set_rollback(True)
+    except Exception:
+        return False
+    return True
 
 
 def conclude(
@@ -199,8 +246,8 @@ def failed(error: BaseException) -> Answer:
 
 
 def is_away(error: BaseException) -> bool:
-    """True when the database is the trouble, not the event: then everything can be sent again."""
-    return isinstance(error, DatabaseError) and not isinstance(error, DataError | IntegrityError)
+    """True when the database is the trouble, neither the event nor we: then everything can be sent again."""
+    return blame.fault_of(error) is Fault.DATABASE
 
 
 def too_large(limit: int | None = None) -> Answer:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from apps.ingest.door import Admission
+from apps.ingest.door import Admission, BrokenError
 from apps.sagas.events import SagaEvent
 from apps.sagas.locking import shard_of
 from apps.sagas.recording import Outcome
@@ -46,6 +46,8 @@ class PartDone(msgspec.Struct, array_like=True, tag=True):
     is_away: bool = False
     #: Nobody is at that place.
     is_gone: bool = False
+    #: A bug of ours kept all of it from being recorded.
+    is_broken: bool = False
 
 
 class AwayError(Exception):
@@ -72,7 +74,10 @@ class Peers:
         self._numbers = 0
 
     async def record(self, admission: Admission, events: Sequence[SagaEvent], here: Record) -> Recorded:
-        """Record events, each where its saga belongs. Raises AwayError, and what `here` raises."""
+        """Record events, each where its saga belongs. Raises AwayError, and what `here` raises.
+
+        A part that a bug of ours kept from being recorded is refused beside parts that were.
+        """
         if len(events) < WORTH_SHARING:
             return await here(admission, events)
         places: list[list[int]] = [[] for _ in range(self._count)]
@@ -81,18 +86,34 @@ class Peers:
         shared = [(place, positions) for place, positions in enumerate(places) if positions]
         results = await asyncio.gather(
             *(
-                self._record_at(place, admission, [events[each] for each in positions], here)
+                self._record_part(place, admission, [events[each] for each in positions], here)
                 for place, positions in shared
             )
         )
         whole = Outcome()
         refused: list[int] = []
-        for (_, positions), (outcome, bad) in zip(shared, results, strict=True):
+        if all(isinstance(result, BrokenError) or _holds_nothing(result) for result in results):
+            for result in results:
+                if isinstance(result, BrokenError):
+                    raise result
+        for (_, positions), result in zip(shared, results, strict=True):
+            if isinstance(result, BrokenError):
+                refused += positions
+                continue
+            outcome, bad = result
             whole.accepted += outcome.accepted
             whole.duplicates += outcome.duplicates
             whole.conflicts += [positions[each] for each in outcome.conflicts]
             refused += [positions[each] for each in bad]
         return whole, refused
+
+    async def _record_part(
+        self, place: int, admission: Admission, events: list[SagaEvent], here: Record
+    ) -> Recorded | BrokenError:
+        try:
+            return await self._record_at(place, admission, events, here)
+        except BrokenError as error:
+            return error
 
     async def _record_at(self, place: int, admission: Admission, events: list[SagaEvent], here: Record) -> Recorded:
         if place == self._place:
@@ -109,6 +130,8 @@ class Peers:
             return await here(admission, events)
         if done.is_away:
             raise AwayError
+        if done.is_broken:
+            raise BrokenError
         return Outcome(done.accepted, done.duplicates, list(done.conflicts)), done.refused
 
     def answered(self, done: PartDone) -> None:
@@ -124,6 +147,12 @@ class Peers:
             done = PartDone(
                 part.number, part.origin, outcome.accepted, outcome.duplicates, tuple(outcome.conflicts), tuple(refused)
             )
+        except BrokenError:
+            done = PartDone(part.number, part.origin, is_broken=True)
         except Exception:
             done = PartDone(part.number, part.origin, is_away=True)
         self._send(done)
+
+
+def _holds_nothing(result: Recorded | BrokenError) -> bool:
+    return not isinstance(result, BrokenError) and not result[0].accepted and not result[0].duplicates

@@ -66,7 +66,7 @@ async def _take_in(admission: door.Admission, body: bytes, received_at: Micros) 
 async def record_here(admission: door.Admission, events: Sequence[SagaEvent]) -> Recorded:
     """Record events with others. Returns the outcome, and the positions of those that cannot be stored at all.
 
-    Raises OverloadedError, and django.db.DatabaseError when PostgreSQL is away.
+    Raises OverloadedError, django.db.DatabaseError when PostgreSQL is away, and door.BrokenError for a bug of ours.
     """
     try:
         return await submitted(admission.project_id, admission.source_id, events), ()

@@ -355,6 +355,8 @@ class Polling:
     def _wait_out(self, error: Exception) -> None:
         if isinstance(error, EngineAwayError):
             told = str(error)
+        elif isinstance(error, door.BrokenError):
+            told = "a fault of ours keeps its events from being stored; the log says why"
         else:
             told = "PostgreSQL is away"
             connections.close_all()
