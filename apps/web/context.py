@@ -12,6 +12,7 @@ from apps.dlq.queries import count_parked
 from apps.lib import micros
 from apps.projects.models import Role
 from apps.web.access import may
+from apps.web.density import is_compact
 from apps.web.notices import count_unread, latest
 
 #: Route, label, and the routes below it that keep the entry marked.
@@ -45,7 +46,7 @@ _KEYS = {
 
 def shell(request: HttpRequest) -> dict[str, Any]:
     """Context of `base.html`. Outside a project (login, errors) only the clock."""
-    context: dict[str, Any] = {"now": getattr(request, "now", None) or micros.now()}
+    context: dict[str, Any] = {"now": getattr(request, "now", None) or micros.now(), "is_compact": is_compact(request)}
     project = getattr(request, "project", None)
     if project is None:
         return context

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 from django.http import HttpRequest
 
 from apps.sagas.timeline import Options
+from apps.web.density import is_compact
 
 TABS = ("timeline", "sequence", "causation", "events", "findings", "letters", "compare", "json")
 #: So many folds of a diagram can be open at once.
@@ -36,6 +37,7 @@ _KEPT = (
     "path",
     "find",
     "skip",
+    "service",
 )
 
 
@@ -77,10 +79,22 @@ def read_address(request: HttpRequest) -> Address:
         event_id=event_id or None,
         is_relative=values.get("axis") == "relative",
         shows_path=values.get("path") == "1",
+        services=read_services(values.get("service", "")),
+        is_compact=is_compact(request),
     )
     tab = values.get("tab", "")
     more = frozenset(int(text) for text in values.get("more", "").split(",")[:_MOST_OPENED] if _NUMBER.fullmatch(text))
     return Address(values, tab if tab in TABS else "timeline", options, event_id, values.get("source", ""), more)
+
+
+def read_services(text: str) -> frozenset[str]:
+    """Names of services, as `spell_services` wrote them."""
+    return frozenset(unquote(part) for part in text.split(",") if part)
+
+
+def spell_services(names: Iterable[str]) -> str:
+    """Names of services for the address; whatever they are called, a comma parts them."""
+    return ",".join(name.replace("%", "%25").replace(",", "%2C") for name in sorted(names))
 
 
 def _number(text: str | None) -> int | None:

@@ -13,6 +13,7 @@ from apps.web.views import (
     correlation,
     dead_letter_queues,
     dead_letters,
+    density,
     disk_use,
     findings,
     flows,
@@ -53,6 +54,7 @@ app_name = "web"
 urlpatterns = [
     path("login", account.login, name="login"),
     path("logout", account.logout, name="logout"),
+    path("density", density.choose, name="density"),
     path("forgotten", forgotten.ask, name="forgotten"),
     path("forgotten/<str:number>/<str:token>", forgotten.choose, name="forgotten_choose"),
     path("join/<str:secret>", joining.join, name="join"),

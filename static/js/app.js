@@ -34,6 +34,32 @@ document.addEventListener("click", (event) => {
   remember("theme", root.dataset.theme);
 });
 
+// Density: the server keeps the choice and draws a timeline's rows by it; everything else follows at once --------------
+
+async function chooseDensity(form) {
+  const answer = await fetch(form.action, { method: "POST", body: new FormData(form), redirect: "manual" }).catch(() => null);
+  if (answer?.type !== "opaqueredirect") {
+    form.submit();
+    return;
+  }
+  const isCompact = form.elements.density.value === "compact";
+  if (isCompact) root.dataset.density = "compact";
+  else delete root.dataset.density;
+  for (const one of document.querySelectorAll("[data-density-form]")) {
+    one.elements.density.value = isCompact ? "comfortable" : "compact";
+    one.querySelector("button").setAttribute("aria-pressed", String(isCompact));
+  }
+  if (document.getElementById("correlation")) {
+    document.dispatchEvent(new CustomEvent("sagascope:go", { detail: { search: location.search || "?", replace: true } }));
+  }
+}
+
+document.addEventListener("submit", (event) => {
+  if (!event.target.matches("[data-density-form]")) return;
+  event.preventDefault();
+  chooseDensity(event.target);
+});
+
 // Times: UTC as sent, or the reader's own zone ---------------------------------------------------------------------
 
 const serverNow = Number(document.querySelector("meta[name=server-now]")?.content ?? 0) / 1000;
@@ -303,6 +329,8 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     query.focus();
     query.select();
+  } else if (event.key === "d") {
+    document.querySelector("[data-density-form]")?.requestSubmit();
   } else if (event.key === "j" || event.key === "k") {
     moveRow(event.key === "j" ? 1 : -1);
   }

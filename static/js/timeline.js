@@ -101,8 +101,8 @@
     }
   }
 
-  // Other files of this page go somewhere by this event; its detail is the query.
-  document.addEventListener("sagascope:go", (event) => go(event.detail));
+  // Other files of this page go somewhere by this event: to a query, as a new entry of the history or not.
+  document.addEventListener("sagascope:go", (event) => go(event.detail.search, { replace: event.detail.replace }));
   addEventListener("popstate", () => load(new URL(location.href), true));
 
   document.addEventListener("click", (event) => {
@@ -359,12 +359,20 @@
     f: () => document.querySelector(".tools [data-key=f]")?.click(),
     c: () => document.querySelector(".tools [data-key=c]")?.click(),
     a: () => document.querySelector(".tools [data-key=a]")?.click(),
+    s: () => chooseServices(),
     ArrowLeft: () => pan(-0.25),
     ArrowRight: () => pan(0.25),
     Escape: () => document.querySelector(".insp [data-close]")?.click(),
     "[": () => document.querySelectorAll(".twist:not(.shut)")[0]?.click(),
     "]": () => document.querySelectorAll(".twist.shut")[0]?.click(),
   };
+
+  function chooseServices() {
+    const menu = document.querySelector(".tools details[data-key=s]");
+    if (!menu) return;
+    menu.open = !menu.open;
+    (menu.open ? menu.querySelector("a") : menu.querySelector("summary")).focus();
+  }
 
   document.addEventListener("keydown", (event) => {
     if (event.target.matches?.("input, textarea, select, [data-grip]") || event.ctrlKey || event.metaKey || event.altKey) return;

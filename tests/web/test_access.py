@@ -15,7 +15,7 @@ from apps.web.urls import urlpatterns
 from tests.web.conftest import SignIn, text_of
 
 #: Pages that are there for people who have not signed in.
-OPEN = {"login", "logout", "embed", "join", "forgotten", "forgotten_choose"}
+OPEN = {"login", "logout", "density", "embed", "join", "forgotten", "forgotten_choose"}
 #: What a POST needs, where it changes anything at all.
 CHANGES = {
     "flow": "operator",

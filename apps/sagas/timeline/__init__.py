@@ -27,7 +27,7 @@ from apps.sagas.timeline.drawing import (
     percent,
 )
 from apps.sagas.timeline.happenings import draw_happenings, find_happenings
-from apps.sagas.timeline.lanes import Lane, Lanes, is_late, judged_at, lay_out
+from apps.sagas.timeline.lanes import Lane, Lanes, is_late, judged_at, lane_of, lay_out, services_of
 from apps.sagas.timeline.wording import clock, day, reason, span, visible
 
 #: Up to this many rows everything is drawn at once; the rest comes in blocks.
@@ -64,6 +64,10 @@ class Options:
     is_relative: bool = False
     #: Mark the steps on the critical path.
     shows_path: bool = False
+    #: Only the work of these services; none for all of it.
+    services: frozenset[str] = frozenset()
+    #: One line a row.
+    is_compact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ def build(
     watermarks = watermarks or {}
     bounds, context = _ground(view, now, options, watermarks, usual or {})
     lanes, time, now_x = context.lanes, context.scale, context.now_x
+    all_lanes = lay_out(view, shut=options.shut) if options.services else lanes
     first, last = _blocks_to_draw(lanes, options)
     blocks = tuple(
         _block(number, is_loaded=first <= number <= last, context=context) for number in range(_block_count(lanes))
@@ -119,7 +124,7 @@ def build(
         pending=pending,
         pending_more=more,
         strip=whole.draw_strip(
-            lanes, (bounds.start, bounds.end), bounds.window, now if bounds.is_open else None, watermarks
+            all_lanes, (bounds.start, bounds.end), bounds.window, now if bounds.is_open else None, watermarks
         ),
         spent=whole.draw_spent(view, bounds.start, min(bounds.end, max(now, bounds.start)), now, watermarks),
         now=percent(now_x) if now_x is not None else "",
@@ -135,6 +140,8 @@ def build(
         happenings=draw_happenings(find_happenings(told, now), time),
         critical=len(context.critical),
         loaded=(drawn[0] + 1, drawn[1] + 1),
+        services=tuple(services_of(view).items()),
+        left_out=len(all_lanes.lanes) - len(lanes.lanes),
     )
 
 
@@ -160,7 +167,7 @@ def _ground(
     usual: Mapping[tuple[str, str], tuple[Micros, Micros]],
 ) -> tuple[_Bounds, rows.Context]:
     """What every row is drawn on."""
-    lanes = lay_out(view, shut=options.shut)
+    lanes = lay_out(view, shut=options.shut, services=options.services, is_compact=options.is_compact)
     bounds = _bounds(view, now, options)
     time = _scale(view, bounds, options)
     ties_at: dict[int, str] = {}
@@ -358,13 +365,19 @@ def _pending(view: CorrelationView, context: rows.Context) -> tuple[tuple[Pendin
 
 
 def _lane_waited_for(one: InstanceView, lanes: Lanes) -> tuple[int, Lane | None]:
-    """The row of the open step that the instance names, the last of them when several bear the name."""
+    """The row of the open step that the instance names, the last of them when several bear the name.
+
+    A step whose row is not shown has a lane all the same, at place -1.
+    """
     for index in range(len(lanes.lanes) - 1, -1, -1):
         lane = lanes.lanes[index]
         if lane.instance is not one or lane.kind != "step" or lane.step is None:
             continue
         if lane.step.step == one.instance.waiting_for and lane.step.is_open:
             return index, lane
+    for step in one.steps:
+        if step.step == one.instance.waiting_for and step.is_open:
+            return -1, lane_of(one, step)
     return -1, None
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Heights in pixels: a row, a row with a second line, the axis of the undo lanes.
 ROW, TALL, UNDO_AXIS = 28, 46, 34
+#: The same where rows are to be compact: one line each.
+COMPACT_ROW, COMPACT_AXIS = 22, 26
 #: Rows that are fetched and drawn together; a timeline of more than so many has a height of its own and scrolls in it.
 BLOCK_ROWS, LONG = 25, 100
 
@@ -293,6 +295,10 @@ class Timeline:
     #: How many steps are on the critical path, where it is asked for.
     critical: int = 0
     loaded: tuple[int, int] = field(default=(0, 0))
+    #: The services that steps of the saga name, with how many steps each, the first that had work first.
+    services: tuple[tuple[str, int], ...] = ()
+    #: Rows that are left out because they belong to other services than those asked for.
+    left_out: int = 0
 
     @property
     def has_more(self) -> bool:

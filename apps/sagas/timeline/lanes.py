@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from apps.lib.micros import Micros
 from apps.sagas.shapes import CorrelationView, InstanceView, StepView
-from apps.sagas.timeline.drawing import ROW, TALL, UNDO_AXIS
+from apps.sagas.timeline.drawing import COMPACT_AXIS, COMPACT_ROW, ROW, TALL, UNDO_AXIS
 
 #: An instance that turned back has no use for steps that it never reached.
 _TURNED = frozenset({"compensating", "compensated", "failed", "cancelled", "timed_out"})
@@ -82,8 +82,13 @@ def step_key(instance: InstanceView, step: StepView) -> StepKey:
     return (str(instance.instance.id), step.step, step.step_id)
 
 
-def lay_out(view: CorrelationView, *, shut: Collection[str] = ()) -> Lanes:
-    """Rows of `view`; the steps of instances named in `shut` are left out, their compensations are not."""
+def lay_out(
+    view: CorrelationView, *, shut: Collection[str] = (), services: Collection[str] = (), is_compact: bool = False
+) -> Lanes:
+    """Rows of `view`; the steps of instances named in `shut` are left out, their compensations are not.
+
+    With `services` only the work of those is laid out, and the instances that have some.
+    """
     rows: list[Lane] = []
     frames: list[tuple[InstanceView, int, int]] = []
     children = _children(view.instances)
@@ -94,34 +99,65 @@ def lay_out(view: CorrelationView, *, shut: Collection[str] = ()) -> Lanes:
         is_shut = str(instance.instance.id) in shut
         if has_heads:
             rows.append(_head(instance, depth, is_shut=is_shut))
+        is_empty = not any(_is_of(step.service, services) for step in instance.steps if not is_undo(step))
         within = depth + 1 if has_heads else depth
         started: list[tuple[Micros, Micros, InstanceView | StepView]] = [
             (child.instance.started_at, _OPEN + 1, child) for child in children[str(instance.instance.id)]
         ]
         if not is_shut:
             # Of two that begin with one event, as choreographed steps do, the one that ended with it came first.
-            started += [(step.first_at, step.ended_at or _OPEN, step) for step in instance.steps if not is_undo(step)]
+            started += [
+                (step.first_at, step.ended_at or _OPEN, step)
+                for step in instance.steps
+                if not is_undo(step) and _is_of(step.service, services)
+            ]
         for _, _, item in sorted(started, key=lambda entry: entry[:2]):
             if isinstance(item, StepView):
                 rows.append(_step_lane(instance, item, within))
             else:
                 place(item, within)
         if not is_shut and turned_back(instance):
-            rows.extend(_ghost(instance, unseen, within) for unseen in instance.unseen)
+            rows.extend(_ghost(instance, unseen, within) for unseen in instance.unseen if _is_of(unseen[1], services))
+        if services and is_empty and has_heads and len(rows) == first + 1:
+            rows.pop()
         if depth and len(rows) > first + 1:
             frames.append((instance, first, len(rows) - 1))
 
     for instance in children[""]:
         place(instance, 0)
-    undoes, undone, owed = _undo_lanes(view, rows)
+    undoes, undone, owed = _undo_lanes(view, rows, services)
     for instance in view.instances:
         if not turned_back(instance) and instance.instance.ended_at is None:
-            rows.extend(_ghost(instance, unseen, 1 if has_heads else 0) for unseen in instance.unseen)
+            depth = 1 if has_heads else 0
+            rows.extend(_ghost(instance, unseen, depth) for unseen in instance.unseen if _is_of(unseen[1], services))
     top = 0
     for lane in rows:
+        if is_compact:
+            lane.height = COMPACT_AXIS if lane.kind == "undo-axis" else COMPACT_ROW
         lane.top = top
         top += lane.height
     return Lanes(lanes=rows, height=top, undoes=undoes, undone_count=undone, owed_count=owed, frames=frames)
+
+
+def _is_of(service: str, services: Collection[str]) -> bool:
+    return not services or service in services
+
+
+def services_of(view: CorrelationView) -> dict[str, int]:
+    """The services that steps name, in the order of their first work, with how many steps are theirs."""
+    first: dict[str, Micros] = {}
+    counts: defaultdict[str, int] = defaultdict(int)
+    for one in view.instances:
+        for step in one.steps:
+            if step.service:
+                counts[step.service] += 1
+                first[step.service] = min(first.get(step.service, step.first_at), step.first_at)
+    return {name: counts[name] for name in sorted(counts, key=lambda name: (first[name], name))}
+
+
+def lane_of(instance: InstanceView, step: StepView) -> Lane:
+    """A lane for one step by itself."""
+    return _step_lane(instance, step, 0)
 
 
 def _children(instances: Iterable[InstanceView]) -> dict[str, list[InstanceView]]:
@@ -169,8 +205,13 @@ def _step_lane(instance: InstanceView, step: StepView, depth: int) -> Lane:
     )
 
 
-def _undo_lanes(view: CorrelationView, rows: list[Lane]) -> tuple[list[tuple[int, int]], int, int]:
-    """Append the undo axis and its lanes; answers the connectors, how many steps were undone and how many are owed."""
+def _undo_lanes(
+    view: CorrelationView, rows: list[Lane], services: Collection[str]
+) -> tuple[list[tuple[int, int]], int, int]:
+    """Append the undo axis and its lanes; answers the connectors, how many steps were undone and how many are owed.
+
+    The counts are those of the whole saga, whichever services are shown.
+    """
     if not any(step.owed or step.compensates is not None for one in view.instances for step in one.steps):
         return [], 0, 0
     place_of = {step_key(lane.instance, lane.step): index for index, lane in enumerate(rows) if lane.step is not None}
@@ -197,8 +238,9 @@ def _undo_lanes(view: CorrelationView, rows: list[Lane]) -> tuple[list[tuple[int
                 lane = Lane(kind="owed", key=f"{step.step} {step.step_id}", height=TALL, instance=instance,
                             step=step, waiting=1)  # fmt: skip
                 lanes.append((step.ended_at or step.first_at, lane, (step_key(instance, step),)))
+    lanes = [entry for entry in lanes if entry[1].step is None or _is_of(entry[1].step.service, services)]
     if not lanes:
-        return [], 0, 0
+        return [], len(undone), owed
     lanes.sort(key=lambda entry: (-entry[0], entry[1].key))
     rows.append(Lane(kind="undo-axis", key="undo", height=UNDO_AXIS, instance=lanes[0][1].instance))
     ties = []

@@ -37,7 +37,7 @@ from apps.web import json_text
 from apps.web.access import project_view
 from apps.web.as_curl import as_curl
 from apps.web.comparison_shown import comparison_context
-from apps.web.correlation_address import TABS, Address, read_address
+from apps.web.correlation_address import TABS, Address, read_address, spell_services
 from apps.web.deadline_table import evidence_of
 from apps.web.diagrams_shown import DOWNLOADS, causation_context, download, sequence_context
 from apps.web.findings_shown import lines
@@ -47,6 +47,8 @@ from apps.web.past_shown import read_by, read_moment, scrubber, step_link
 from apps.web.usual_shown import against_usual_flow, beside_usual, usual_runs
 
 _LATEST = 4
+#: The menu of services lists so many; the others can be asked for by the address.
+_MOST_SERVICES = 60
 #: Tabs on which an event is inspected beside the diagram that it was chosen in.
 DIAGRAM_TABS = ("sequence", "causation", "compare")
 #: Up to so many events the ruler of the scrubber shows each of them also in the present.
@@ -272,9 +274,32 @@ def _timeline_links(timeline: Timeline, address: Address) -> dict[str, Any]:
         "fit_link": address.with_(**{"from": None, "to": None}),
         "earlier_link": address.with_(**_around(timeline, (start + end) // 2 - round(length * _PAN), length)),
         "later_link": address.with_(**_around(timeline, (start + end) // 2 + round(length * _PAN), length)),
+        **_service_links(timeline, address),
         "fold_links": {chip.key: address.with_(open=_toggled(address, chip.key)) for chip in timeline.chips},
         "breaks": " ".join(f"{moment}:{place:.3f}" for moment, place in timeline.breaks),
         **_block_links(timeline.blocks, address),
+    }
+
+
+def _service_links(timeline: Timeline, address: Address) -> dict[str, Any]:
+    """The menu of services: each entry shows its service too, or no more."""
+    chosen = address.options.services
+    listed = [one for one in timeline.services if one[0] in chosen]
+    listed += [one for one in timeline.services if one[0] not in chosen][: max(0, _MOST_SERVICES - len(listed))]
+    at = {name: index for index, (name, _) in enumerate(timeline.services)}
+    return {
+        "services": [
+            {
+                "name": visible(name, 60),
+                "steps": steps,
+                "is_chosen": name in chosen,
+                "link": address.with_(service=spell_services(chosen ^ {name}) or None, rows=None),
+            }
+            for name, steps in sorted(listed, key=lambda one: at[one[0]])
+        ],
+        "services_more": max(0, len(timeline.services) - len(listed)),
+        "services_said": visible(next(iter(chosen)), 40) if len(chosen) == 1 else f"{len(chosen)} services",
+        "all_services_link": address.with_(service=None, rows=None),
     }
 
 
