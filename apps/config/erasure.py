@@ -2,7 +2,8 @@
 
 Events, their projections and findings go whole. What others keep about them goes too: refused items, dead letters,
 texts of deliveries, samples of incidents, notes, links. Sums that name nobody stay. What lies in a broker, in a backup
-or with those who were told stays where it is: only its owner can take it out there.
+or with those who were told stays where it is: only its owner can take it out there. What a broker delivers of it later
+is refused (`apps.sagas.erased`), until somebody lifts that.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from django.db.models import Q
 from apps.alerts.models import Delivery, DeliveryStatus, Incident
 from apps.dlq.models import DeadLetter
 from apps.ingest.models import RejectedEvent
+from apps.lib import micros
 from apps.projects import audit
 from apps.projects.models import Project
+from apps.sagas import catalog
+from apps.sagas import erased as tombstones
 from apps.sagas.forgetting import forget
 from apps.sagas.models import Correlation, InstanceAttribute
 from apps.web.models import EmbedLink, Note
@@ -75,14 +79,31 @@ def erase(project: Project, correlations: Iterable[str], terms: Sequence[str] = 
     names = sorted(set(correlations))
     erased = Erased(names)
     for at in range(0, len(names), BATCH):
-        with transaction.atomic():
-            _erase_correlations(project, names[at : at + BATCH], erased, really=really)
+        batch = names[at : at + BATCH]
+        if not really:
+            _erase_correlations(project, batch, erased, really=False)
+            continue
+        # Alone with the project: no event of these is on its way into a transaction that does not know it yet.
+        with catalog.changing(project.pk):
+            tombstones.note(project.pk, batch, micros.now())
+            _erase_correlations(project, batch, erased, really=True)
     with transaction.atomic():
         for term in [*(name for name in names if len(name) >= SHORTEST_TERM), *terms]:
             _erase_texts(project, term, erased, really=really)
         if really:
             audit.note(by, "erase", _summary(erased, terms), project_id=project.pk)
     return erased
+
+
+def lift(project: Project, correlations: Iterable[str] | None, *, by: str) -> int:
+    """Take events of these correlations again, or of all that were erased (None); how many there were.
+
+    Raises UnreadableSecretError when they cannot be told from each other any more: then only all can be lifted.
+    """
+    names = None if correlations is None else sorted(set(correlations))
+    count = tombstones.lift(project.pk, names)
+    audit.note(by, "erase lifted", {"correlations": count, "all": names is None}, project_id=project.pk)
+    return count
 
 
 def _erase_correlations(project: Project, names: list[str], erased: Erased, *, really: bool) -> None:

@@ -22,7 +22,7 @@ from apps.dlq.queues import source_of
 from apps.lib import redaction
 from apps.lib.micros import Micros
 from apps.projects import privacy
-from apps.sagas import catalog
+from apps.sagas import catalog, erased
 from apps.sagas.attempts import STARTED
 from apps.sagas.events import EventKind, SagaEvent, TimeQuality, digest_of
 from apps.sagas.interpretation import Definitions
@@ -55,11 +55,15 @@ def keep(queue: DeadLetterQueue, messages: Sequence[ParkedMessage], now: Micros)
         definitions = catalog.current(queue.project_id).definitions if is_news else None
         # Nobody can say which source would have told of it: the rules of all hold.
         policy = privacy.policy_of(privacy.portable_of_project(queue.project_id)) if is_news else None
+        named = {letter.correlation_id for _, letter in read.values() if letter.correlation_id is not None}
+        gone = erased.erased_of(queue.project_id, named) if is_news else set()
         for place, (message, letter) in read.items():
             if place in known or definitions is None:
                 continue
             with redaction.applying(policy):
                 row = _row(queue, message, letter, now)
+            if letter.correlation_id in gone:
+                row = _emptied(row)
             _place_in_saga(row, letter, definitions)
             if row.correlation_id is not None:
                 told = _told_already(row, letter)
@@ -111,6 +115,21 @@ def _row(queue: DeadLetterQueue, message: ParkedMessage, letter: Letter, now: Mi
         body_is_cut=is_cut,
         size=len(message.body),
         content_type=_clean(message.content_type)[:128],
+    )
+
+
+def _emptied(row: DeadLetter) -> DeadLetter:
+    """All that may be kept of a letter whose saga was erased: that it lies there, so that it can be discarded."""
+    return DeadLetter(
+        project_id=row.project_id,
+        queue=row.queue,
+        place=row.place,
+        error="its saga was erased; nothing of the letter is kept",
+        error_fingerprint="erased",
+        died_at=row.died_at,
+        died_at_is_stated=row.died_at_is_stated,
+        first_seen_at=row.first_seen_at,
+        size=row.size,
     )
 
 

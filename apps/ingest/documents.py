@@ -166,5 +166,6 @@ def store_in_slices(
         whole.accepted += outcome.accepted
         whole.duplicates += outcome.duplicates
         whole.conflicts += [slice_[position] for position in outcome.conflicts]
+        whole.erased += [slice_[position] for position in outcome.erased]
         refused += [slice_[position] for position in bad]
     return whole, sorted(refused)

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 CONFLICT = "conflict"
 NOT_STORABLE = "not_storable"
+ERASED = "erased"
 CLOUDEVENTS_PREFIX = "ce-"
 
 _MEDIA_TYPES = frozenset({"application/cloudevents+json", "application/cloudevents-batch+json", "application/json"})
@@ -198,7 +199,8 @@ def _isolate(
     first, bad_first = _isolate(admission, events[:half], begin, met_a_bug)
     second, bad_second = _isolate(admission, events[half:], begin + half, met_a_bug)
     conflicts = [*first.conflicts, *(position + half for position in second.conflicts)]
-    outcome = Outcome(first.accepted + second.accepted, first.duplicates + second.duplicates, conflicts)
+    gone = [*first.erased, *(position + half for position in second.erased)]
+    outcome = Outcome(first.accepted + second.accepted, first.duplicates + second.duplicates, conflicts, gone)
     return outcome, [*bad_first, *(position + half for position in bad_second)]
 
 
@@ -221,6 +223,7 @@ def conclude(
     for position in outcome.conflicts:
         detail = "this id is taken by an event with another content, which is kept"
         rejections.append(_rejection(decoded, position, CONFLICT, detail))
+    rejections += [erased(decoded, position) for position in outcome.erased]
     for position in refused:
         detail = "the event could not be stored; the log of the server says why"
         rejections.append(_rejection(decoded, position, NOT_STORABLE, detail))
@@ -254,6 +257,11 @@ def too_large(limit: int | None = None) -> Answer:
     """413, and no more is read from this connection."""
     limit = settings.INGEST_MAX_BODY_BYTES if limit is None else limit
     return answers.problem(413, "body_too_large", f"a body may have {limit} bytes", (("connection", "close"),))
+
+
+def erased(decoded: Decoded, position: int) -> Rejection:
+    """The refusal of an event whose correlation was erased: of the event itself nothing is kept, not even its id."""
+    return Rejection(decoded.positions[position], "", ERASED, "its correlation was erased; nothing of it is kept", "")
 
 
 def _rejection(decoded: Decoded, position: int, code: str, detail: str) -> Rejection:

@@ -40,6 +40,7 @@ class PartDone(msgspec.Struct, array_like=True, tag=True):
     accepted: int = 0
     duplicates: int = 0
     conflicts: tuple[int, ...] = ()
+    erased: tuple[int, ...] = ()
     #: Those that cannot be stored at all.
     refused: tuple[int, ...] = ()
     #: The database is away, or too much is waiting: send it again.
@@ -104,6 +105,7 @@ class Peers:
             whole.accepted += outcome.accepted
             whole.duplicates += outcome.duplicates
             whole.conflicts += [positions[each] for each in outcome.conflicts]
+            whole.erased += [positions[each] for each in outcome.erased]
             refused += [positions[each] for each in bad]
         return whole, refused
 
@@ -132,7 +134,7 @@ class Peers:
             raise AwayError
         if done.is_broken:
             raise BrokenError
-        return Outcome(done.accepted, done.duplicates, list(done.conflicts)), done.refused
+        return Outcome(done.accepted, done.duplicates, list(done.conflicts), list(done.erased)), done.refused
 
     def answered(self, done: PartDone) -> None:
         """A part that was sent away came back."""
@@ -145,7 +147,13 @@ class Peers:
         try:
             outcome, refused = await here(part.admission, _decode(part.events))
             done = PartDone(
-                part.number, part.origin, outcome.accepted, outcome.duplicates, tuple(outcome.conflicts), tuple(refused)
+                part.number,
+                part.origin,
+                outcome.accepted,
+                outcome.duplicates,
+                tuple(outcome.conflicts),
+                tuple(outcome.erased),
+                tuple(refused),
             )
         except BrokenError:
             done = PartDone(part.number, part.origin, is_broken=True)

@@ -58,7 +58,7 @@ async def _take_in(admission: door.Admission, body: bytes, received_at: Micros) 
     refused: Sequence[int] = ()
     if decoded.events:
         outcome, refused = await peers.record(admission, decoded.events, record_here)
-    if decoded.rejections or outcome.conflicts or refused:
+    if decoded.rejections or outcome.conflicts or outcome.erased or refused:
         return await in_thread(door.conclude, admission, decoded, outcome, refused, received_at)
     return door.conclude(admission, decoded, outcome, refused, received_at)
 

@@ -29,6 +29,8 @@ class Project(models.Model):
     #: Keys for hashing values and for sealing what may be revealed, each encrypted; "" until needed.
     hash_key = models.TextField(default="", blank=True)
     seal_key = models.TextField(default="", blank=True)
+    #: Key of the digests by which erased correlations are known again, encrypted; "" while there are none.
+    erasure_key = models.TextField(default="", blank=True)
 
     def __str__(self) -> str:
         return self.slug
@@ -173,6 +175,21 @@ class ExpiredCorrelation(models.Model):
     class Meta:
         db_table = "expired_correlation"
         indexes = [models.Index(fields=["project", "expired_at"], name="expired_of_project")]
+
+    def __str__(self) -> str:
+        return bytes(self.digest).hex()
+
+
+class ErasedCorrelation(models.Model):
+    """A correlation that was erased on demand, as a digest; see `apps.sagas.erased`."""
+
+    digest = models.BinaryField(primary_key=True, max_length=16)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
+    #: Microseconds since 1970 UTC.
+    erased_at = models.BigIntegerField()
+
+    class Meta:
+        db_table = "erased_correlation"
 
     def __str__(self) -> str:
         return bytes(self.digest).hex()

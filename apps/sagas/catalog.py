@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 from django.db import connection, transaction
@@ -35,6 +36,8 @@ class ProjectMeaning:
     project_id: int
     revision: int
     definitions: Definitions
+    #: See `apps.sagas.erased`; "" while nothing was erased.
+    erasure_key: str = ""
     _interpreters: dict[int, Interpreter] = field(default_factory=dict)
 
     def interpreter(self, source_id: int) -> Interpreter:
@@ -54,13 +57,13 @@ _cache: dict[int, ProjectMeaning] = {}
 _cache_lock = threading.Lock()
 
 
-def hold(cursor: psycopg.Cursor, project_ids: Iterable[int]) -> dict[int, ProjectMeaning]:
+def hold(cursor: Any, project_ids: Iterable[int]) -> dict[int, ProjectMeaning]:
     """The meaning of each project, which nobody can change before this transaction ends."""
     wanted = sorted(set(project_ids))
-    cursor.execute(
-        "SELECT pg_advisory_xact_lock_shared(%s, id) FROM unnest(%s::int[]) id", [_LOCK, wanted], prepare=True
-    )
-    cursor.execute("SELECT id, revision FROM projects_project WHERE id = ANY(%s::bigint[])", [wanted], prepare=True)
+    # Django's own cursors prepare nothing.
+    prepared = {"prepare": True} if isinstance(cursor, psycopg.Cursor) else {}
+    cursor.execute("SELECT pg_advisory_xact_lock_shared(%s, id) FROM unnest(%s::int[]) id", [_LOCK, wanted], **prepared)
+    cursor.execute("SELECT id, revision FROM projects_project WHERE id = ANY(%s::bigint[])", [wanted], **prepared)
     return {project_id: _meaning(project_id, revision) for project_id, revision in cursor.fetchall()}
 
 
@@ -86,8 +89,9 @@ def _meaning(project_id: int, revision: int) -> ProjectMeaning:
     with _cache_lock:
         found = _cache.get(project_id)
         if found is None or found.revision != revision or found.project_id != project_id:
+            erasure_key = Project.objects.values_list("erasure_key", flat=True).get(pk=project_id)
             found = _cache[project_id] = ProjectMeaning(
-                project_id, revision, Definitions(_definitions(project_id), _learned(project_id))
+                project_id, revision, Definitions(_definitions(project_id), _learned(project_id)), erasure_key
             )
         return found
 

@@ -1,8 +1,9 @@
 """Sagas that retention has forgotten, remembered by a digest, so that a straggler does not begin them anew.
 
-An event may come when its saga is long forgotten. It is stored like any other, with the flag `after_retention`: what
-is made of it is half a saga, which waits for nothing, is never stuck, and goes with the next retention. A digest is
-kept for as long again as the saga was; nobody can tell from it which saga it was.
+An event may come when its saga is long forgotten. It is stored like any other, with the flag `after_retention`, and so
+is all that follows it in its correlation: what is made of it is half a saga, which waits for nothing, is never stuck,
+and goes with the next retention. A digest is kept for as long again as the saga was; nobody can tell from it which saga
+it was.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ _NOTE = """
 INSERT INTO expired_correlation (digest, project_id, expired_at) SELECT unnest(%s::bytea[]), unnest(%s::bigint[]), %s
 ON CONFLICT (digest) DO UPDATE SET expired_at = excluded.expired_at
 """
+_MARK = """
+UPDATE correlation c SET is_straggler = true FROM unnest(%s::int[], %s::uuid[]) k(shard, id)
+WHERE c.shard = k.shard AND c.id = k.id
+"""
 _FIND = "SELECT digest FROM expired_correlation WHERE digest = ANY(%s::bytea[])"
 
 #: Until when it is known, by the monotonic clock, that there are none.
@@ -57,21 +62,24 @@ def forget_old(now: Micros) -> int:
     return count
 
 
-def stragglers(cursor: psycopg.Cursor, works: Iterable[Workspace]) -> set[str]:
-    """UUIDs of those, among correlations just begun, that retention has forgotten before."""
+def mark_stragglers(cursor: psycopg.Cursor, works: Iterable[Workspace]) -> None:
+    """Mark those, among correlations just begun, that retention has forgotten before, for all that comes of them."""
     if monotonic() < _none["until"]:
-        return set()
-    new = {_digest(work.project_id, work.correlation_id): work.uuid for work in works if work.is_new}
+        return
+    new = {_digest(work.project_id, work.correlation_id): work for work in works if work.is_new}
     if not new:
-        return set()
+        return
     cursor.execute(_FIND, [list(new)], prepare=True)
-    found = {new[bytes(row[0])] for row in cursor.fetchall()}
-    if not found:
+    found = [new[bytes(row[0])] for row in cursor.fetchall()]
+    for work in found:
+        work.is_straggler = True
+    if found:
+        cursor.execute(_MARK, [[work.shard for work in found], [work.uuid for work in found]])
+    else:
         cursor.execute("SELECT EXISTS (SELECT 1 FROM expired_correlation)", prepare=True)
         row = cursor.fetchone()
         if row is not None and not row[0]:
             _none["until"] = monotonic() + _ASK_AGAIN_SECONDS
-    return found
 
 
 def marked(event: SagaEvent) -> SagaEvent:

@@ -92,9 +92,10 @@ def _lock(cursor: psycopg.Cursor, keys: list[_Key]) -> list[Workspace]:
 
 
 def _workspace(row: tuple, *, is_new: bool) -> Workspace:
-    project_id, name, shard, uuid, has_compensations, has_awaited_causes, undeclared_state = row
+    project_id, name, shard, uuid, has_compensations, has_awaited_causes, undeclared_state, is_straggler = row
     work = Workspace(project_id, shard, uuid, name, is_new=is_new)
     work.has_compensations = has_compensations
     work.has_awaited_causes = has_awaited_causes
     work.undeclared_state = undeclared_state
+    work.is_straggler = is_straggler
     return work

@@ -178,6 +178,8 @@ class Workspace:
         self.has_awaited_causes = False
         #: State of the hidden undeclared instance as stored, "" when there is none.
         self.undeclared_state = ""
+        #: Retention had forgotten the correlation before.
+        self.is_straggler = False
         self.events: list[tuple[SagaEvent, Meaning, int, InstanceWork]] = []
         self.instances: dict[tuple[str, str], InstanceWork] = {}
         self.steps: dict[StepRef, StepWork] = {}

@@ -19,7 +19,7 @@ import psycopg
 from django.db import DatabaseError, connection, transaction
 
 from apps.lib import failpoints, telemetry
-from apps.sagas import catalog, expired, feed, finding_due, statements
+from apps.sagas import catalog, erased, expired, feed, finding_due, statements
 from apps.sagas.events import Micros, SagaEvent
 from apps.sagas.interpretation import Meaning
 from apps.sagas.loading import (
@@ -64,6 +64,8 @@ class Outcome:
     duplicates: int = 0
     #: Positions in `events` of those whose id is taken by another body; they also count as duplicates.
     conflicts: list[int] = field(default_factory=list)
+    #: Positions of those whose correlation was erased on demand: nothing of them is kept.
+    erased: list[int] = field(default_factory=list)
 
 
 def record(project_id: int, source_id: int, events: Sequence[SagaEvent]) -> Outcome:
@@ -113,10 +115,11 @@ def _record_once(submissions: Sequence[Submission]) -> tuple[list[Outcome], dict
         cursor = psycopg.Cursor(connection.connection)
         meanings = catalog.hold(cursor, (each.project_id for each in submissions))
         names = {(each.project_id, event.correlation_id) for each in submissions for event in each.events}
+        names -= erased.among(cursor, meanings, names)
         works = {(work.project_id, work.correlation_id): work for work in lock_or_create(cursor, names)}
         failpoints.reach("record.locked")
-        late = expired.stragglers(cursor, works.values())
-        fresh = _fresh_events(cursor, submissions, works, outcomes, late)
+        expired.mark_stragglers(cursor, works.values())
+        fresh = _fresh_events(cursor, submissions, works, outcomes)
         _copy_events(cursor, fresh)
         failpoints.reach("record.stored")
         _project(cursor, fresh, meanings)
@@ -141,17 +144,16 @@ def _fresh_events(
     submissions: Sequence[Submission],
     works: dict[tuple[int, str], Workspace],
     outcomes: list[Outcome],
-    late: set[str],
 ) -> _Fresh:
     """The events that nobody has recorded yet, per correlation; fills the outcomes.
 
-    Those of `late` correlations, which retention has forgotten before, are marked.
+    Those of correlations that retention has forgotten before are marked. Correlations without a workspace were erased.
     """
     wanted: set[tuple[int, str, str]] = set()
     for project_id, _, events in submissions:
         for event in events:
-            work = works[project_id, event.correlation_id]
-            if not work.is_new:
+            work = works.get((project_id, event.correlation_id))
+            if work is not None and not work.is_new:
                 wanted.add((work.shard, work.uuid, event.id))
                 wanted.update((work.shard, work.uuid, cause) for cause in event.causation_ids)
     known: dict[tuple[str, str, str], bytes] = {}
@@ -168,13 +170,16 @@ def _fresh_events(
     has_causes = any(event.causation_ids for each in submissions for event in each.events)
     for outcome, (project_id, source_id, events) in zip(outcomes, submissions, strict=True):
         for position, event in enumerate(events):
-            work = works[project_id, event.correlation_id]
+            work = works.get((project_id, event.correlation_id))
+            if work is None:
+                outcome.erased.append(position)
+                continue
             uuid = work.uuid
             key = (uuid, event.source, event.id)
             digest = known.get(key)
             if digest is None:
                 known[key] = event.digest
-                fresh[uuid].append((expired.marked(event) if uuid in late else event, source_id))
+                fresh[uuid].append((expired.marked(event) if work.is_straggler else event, source_id))
                 if stored_ids and (uuid, event.id) in stored_ids:
                     work.shares_id = True
                 if has_causes or work.has_awaited_causes or work.shares_id:

@@ -6,7 +6,7 @@ Keys are always sorted by the caller, so that two writers take their locks in th
 #: Lock correlations. Keys: shards, project ids, correlation IDs, sorted.
 LOCK_CORRELATIONS = """
 SELECT c.project_id, c.correlation_id, c.shard, c.id::text, c.has_compensations, c.has_awaited_causes,
-       c.undeclared_state
+       c.undeclared_state, c.is_straggler
 FROM unnest(%s::int[], %s::bigint[], %s::text[]) k(shard, project_id, correlation_id)
 JOIN correlation c ON c.shard = k.shard AND c.project_id = k.project_id AND c.correlation_id = k.correlation_id
 ORDER BY c.shard, c.project_id, c.correlation_id
@@ -16,7 +16,7 @@ FOR UPDATE OF c
 #: The same for one, where the tables are distributed.
 LOCK_CORRELATION = """
 SELECT c.project_id, c.correlation_id, c.shard, c.id::text, c.has_compensations, c.has_awaited_causes,
-       c.undeclared_state
+       c.undeclared_state, c.is_straggler
 FROM correlation c WHERE c.shard = %s AND c.project_id = %s AND c.correlation_id = %s FOR UPDATE
 """
 
@@ -27,7 +27,8 @@ INSERT INTO correlation (shard, id, project_id, correlation_id, event_count, has
 SELECT k.shard, k.id, k.project_id, k.correlation_id, 0, false, false, ''
 FROM unnest(%s::int[], %s::uuid[], %s::bigint[], %s::text[]) k(shard, id, project_id, correlation_id)
 ON CONFLICT (shard, project_id, correlation_id) DO NOTHING
-RETURNING project_id, correlation_id, shard, id::text, has_compensations, has_awaited_causes, undeclared_state
+RETURNING project_id, correlation_id, shard, id::text, has_compensations, has_awaited_causes, undeclared_state,
+          is_straggler
 """
 
 #: Which of these event ids are known in their correlations, of any source: duplicates, and times of causes. The first

@@ -210,6 +210,25 @@ def test_a_straggler_of_a_forgotten_saga_begins_no_saga_that_waits(source: Sourc
     assert other.deadline_at is not None
 
 
+def test_what_follows_a_straggler_is_one_too_whatever_its_flow(source: Source) -> None:
+    told(source, *whole("order-1"))
+    expire(START + 31 * DAY)
+    told(source, straggler("order-1"))
+
+    told(source, straggler("order-1", flow="refunds"), straggler("order-1", run="2"))
+    expire(START + 62 * DAY)
+    told(source, straggler("order-1", flow="returns"))
+
+    late = Instance.objects.filter(project_id=source.project_id, correlation_id="order-1")
+    assert {(each.flow, each.run_id) for each in late} == {
+        ("order", ""),
+        ("refunds", ""),
+        ("order", "2"),
+        ("returns", ""),
+    }
+    assert {(tuple(each.annotations), each.deadline_at) for each in late} == {(("after_retention",), None)}
+
+
 def test_read_anew_a_straggler_is_one_still(source: Source) -> None:
     told(source, *whole("order-1"))
     expire(START + 31 * DAY)

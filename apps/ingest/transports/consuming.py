@@ -26,7 +26,7 @@ from apps.ingest.formats.broker_message import BrokerMessage
 from apps.ingest.formats.broker_reading import Reading, read, refusal
 from apps.ingest.formats.decoding import Decoded, Rejection
 from apps.ingest.transports import told_once
-from apps.lib import micros
+from apps.lib import failpoints, micros
 from apps.projects.models import Source
 from apps.sagas.events import Micros
 
@@ -139,6 +139,7 @@ class Consuming:
                 empty = 0
                 if not self._store_until_stored(consumer, deliveries):
                     return True
+                failpoints.reach("consume.stored")
                 consumer.acknowledge(deliveries)
                 self._note(deliveries)
             elif once:
@@ -177,7 +178,7 @@ class Consuming:
             door.conclude(admission, part, outcome, refused, received_at)
             self.accepted += outcome.accepted
             self.duplicates += outcome.duplicates
-            self.rejected += len(part.rejections) + len(refused) + len(outcome.conflicts)
+            self.rejected += len(part.rejections) + len(refused) + len(outcome.conflicts) + len(outcome.erased)
 
     def _rest(self, consumer: Consumer, seconds: float) -> bool:
         """Wait, without the broker taking us for dead. True when told to stop."""

@@ -327,7 +327,7 @@ class Polling:
             door.conclude(admission, piece, outcome, refused, received_at)
             self.accepted += outcome.accepted
             self.duplicates += outcome.duplicates
-            self.rejected += len(rejections) + len(refused) + len(outcome.conflicts)
+            self.rejected += len(rejections) + len(refused) + len(outcome.conflicts) + len(outcome.erased)
 
     def _watermark(self) -> Mapping[str, Any]:
         settings = Source.objects.values_list("settings", flat=True).get(pk=self.source.pk)

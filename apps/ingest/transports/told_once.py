@@ -30,7 +30,8 @@ def store(admission: door.Admission, events: Sequence[SagaEvent]) -> tuple[Outco
         logger.warning("dead letters could not be recorded: %s", error)
         raise Refusal(answers.unavailable()) from error
     conflicts = [left[position] for position in outcome.conflicts]
+    erased = [left[position] for position in outcome.erased]
     return (
-        Outcome(outcome.accepted, outcome.duplicates + len(told), conflicts),
+        Outcome(outcome.accepted, outcome.duplicates + len(told), conflicts, erased),
         [left[position] for position in refused],
     )

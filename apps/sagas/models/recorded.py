@@ -26,6 +26,8 @@ class Correlation(models.Model):
     has_awaited_causes = models.BooleanField(default=False)
     #: State of the instance that holds events of no flow, while declared instances hide it; JSON or "".
     undeclared_state = models.TextField(default="")
+    #: Retention had forgotten it before: all that comes of it is a straggler; see `apps.sagas.expired`.
+    is_straggler = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         db_table = "correlation"

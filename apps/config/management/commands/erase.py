@@ -8,7 +8,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from apps.config.erasure import Erased, erase, find_by_attribute, find_by_subject
+from apps.config.erasure import Erased, erase, find_by_attribute, find_by_subject, lift
+from apps.lib.secrets import UnreadableSecretError
 from apps.projects.models import Project
 
 
@@ -17,7 +18,7 @@ class Command(BaseCommand):
 
     help = (
         "Erase correlations with everything that is kept about them, by ID, by an attribute or by the subject of their"
-        " events. Without --really it only says what would go."
+        " events. Without --really it only says what would go. What comes of them later is refused, until --lift."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -35,6 +36,9 @@ class Command(BaseCommand):
             metavar="TERM",
             help="also lose refused items, dead letters and messages that hold this text (a mail address, say)",
         )
+        parser.add_argument(
+            "--lift", action="store_true", help="take events of these (--correlation) again, or of all that were erased"
+        )
         parser.add_argument("--really", action="store_true", help="do it; there is no way back")
 
     def handle(self, **options: Any) -> None:
@@ -42,6 +46,9 @@ class Command(BaseCommand):
         project = Project.objects.filter(slug=options["project"]).first()
         if project is None:
             raise CommandError(f"there is no project {options['project']!r}")
+        if options["lift"]:
+            self._lift(project, options["correlation"])
+            return
         found = set(options["correlation"])
         for pair in options["attribute"]:
             name, equals, value = pair.partition("=")
@@ -60,6 +67,13 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         self._report(erased, really=options["really"])
 
+    def _lift(self, project: Project, correlations: list[str]) -> None:
+        try:
+            count = lift(project, correlations or None, by=f"command of {getpass.getuser()}")
+        except UnreadableSecretError as error:
+            raise CommandError(f"{error}: without --correlation all of them can be lifted") from None
+        self.stdout.write(f"Lifted: events of {count} erased correlations are taken again.")
+
     def _report(self, erased: Erased, *, really: bool) -> None:
         parts = [
             f"{len(erased.correlations)} correlations with {erased.events} events",
@@ -73,3 +87,5 @@ class Command(BaseCommand):
         self.stdout.write(("Erased: " if really else "Would erase: ") + ", ".join(parts) + ".")
         if not really:
             self.stdout.write("Say --really to do it.")
+        elif erased.correlations:
+            self.stdout.write("What comes of them from now on is refused (manage.py erase --lift takes it again).")

@@ -27,6 +27,7 @@ class Command(BaseCommand):
             *_each(Source.objects.filter(settings__has_key=SECRETS), "settings", _source_settings),
             *_each(Project.objects.exclude(hash_key=""), "hash_key", rotate),
             *_each(Project.objects.exclude(seal_key=""), "seal_key", rotate),
+            *_each(Project.objects.exclude(erasure_key=""), "erasure_key", rotate),
             *_each(Authenticator.objects.filter(type__in=("totp", "recovery_codes")), "data", _factor),
         ]
         audit.note("command", "rotate_secrets", {"unreadable": unreadable})

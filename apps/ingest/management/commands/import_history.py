@@ -105,4 +105,4 @@ def _with_conflicts(decoded: Decoded, outcome: Outcome) -> list[Rejection]:
         )
         for position in outcome.conflicts
     ]
-    return [*decoded.rejections, *conflicts]
+    return [*decoded.rejections, *conflicts, *(door.erased(decoded, position) for position in outcome.erased)]
