@@ -18,6 +18,7 @@ POINTS = {
     "record.projected": "the projections are saved, before COMMIT",
     "record.committed": "after COMMIT, before anybody is told",
     "door.answered": "the answer is made and not yet sent",
+    "consume.stored": "a broker's messages are committed, and not yet acknowledged",
     "judge.judged": "findings are judged, before COMMIT",
     "rebuild.projected": "a slice of the past is projected anew, before COMMIT",
     "rebuild.committed": "a slice of the past is committed, before the next",

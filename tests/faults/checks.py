@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from django.db.models import Sum
 from apps.ingest.models import RejectedEvent
 from apps.projects.models import Project, Source
 from apps.sagas.correlation_view import find_correlation
-from apps.sagas.models import Correlation, Event, FindingDue, SourceTally
+from apps.sagas.models import Event, FindingDue, SourceTally
 from tests.faults.ledger import Ledger
 from tests.faults.story import expected
 from tests.sagas.stored import projections
@@ -60,13 +61,13 @@ def judge(
     verdict.hold("C3 doubled", len(ids) == len(stored), len(ids) - len(stored))
     verdict.hold("acknowledged in the end", ledger.attempted.keys() == ledger.acknowledged, len(ledger.attempted))
 
-    before = _judged_projections(project)
+    before = _judged_projections(project.pk)
     call_command("rebuild", project=project.slug, stdout=io.StringIO(), stderr=io.StringIO())
-    after = _judged_projections(project)
+    after = _judged_projections(project.pk)
     _leave_out_learned(before["instances"], after["instances"])
     if is_calm:
         verdict.hold("C4 rebuild differs", digest(before) == digest(after), difference(before, after))
-    _ask_oracle(project, ledger, verdict)
+    verdict.figures["sagas"] = ask_oracle(project.pk, ledger.attempted.values(), verdict)
 
     calm, hurt = (_p99(values) for values in ledger.staleness(faults))
     verdict.hold("C6 stale in calm", calm <= CALM_STALE * slow, f"{calm:.2f} s")
@@ -87,14 +88,18 @@ def judge(
     }
 
 
-def _judged_projections(project: Project) -> dict[str, Any]:
-    """All projections, once the workers have judged all that was marked: findings are counted in them."""
+def _judged_projections(project_id: int) -> dict[str, Any]:
+    await_judged(project_id)
+    return projections(project_id)
+
+
+def await_judged(project_id: int) -> None:
+    """Wait until the workers have judged all that was marked: findings are counted with what is shown."""
     until = time.monotonic() + JUDGED_WITHIN
-    while FindingDue.objects.filter(project_ids__contains=[project.pk]).exists():
+    while FindingDue.objects.filter(project_ids__contains=[project_id]).exists():
         if time.monotonic() > until:
             raise TimeoutError("sagas wait to be judged for a long time")
         time.sleep(0.2)
-    return projections(project.pk)
 
 
 def _leave_out_learned(before: dict[Any, Any], after: dict[Any, Any]) -> None:
@@ -106,14 +111,14 @@ def _leave_out_learned(before: dict[Any, Any], after: dict[Any, Any]) -> None:
                 side.pop("deadline_at"), side.pop("deadline_reason")
 
 
-def _ask_oracle(project: Project, ledger: Ledger, verdict: Verdict) -> None:
-    """C5: every saga as the oracle has it."""
+def ask_oracle(project_id: int, attempted: Iterable[dict[str, Any]], verdict: Verdict) -> int:
+    """C5: every saga of these events as the oracle has it; how many there are."""
     by_saga: dict[str, list[dict[str, Any]]] = {}
-    for event in ledger.attempted.values():
+    for event in attempted:
         by_saga.setdefault(event["correlationid"], []).append(event)
     wrong = []
     for correlation_id, events in by_saga.items():
-        view = find_correlation(project.pk, correlation_id)
+        view = find_correlation(project_id, correlation_id)
         want = expected(events)
         if view is None:
             wrong.append(f"{correlation_id} is not there")
@@ -124,7 +129,7 @@ def _ask_oracle(project: Project, ledger: Ledger, verdict: Verdict) -> None:
         if found != (want.event_count, want.status, want.steps):
             wrong.append(f"{correlation_id}: {found} is not {want}")
     verdict.hold("C5 oracle", not wrong, f"{len(wrong)} of {len(by_saga)}: {wrong[:1]}")
-    verdict.figures["sagas"] = Correlation.objects.filter(project=project, correlation_id__in=by_saga).count()
+    return len(by_saga) - sum(each.endswith("is not there") for each in wrong)
 
 
 def digest(rows: dict[str, Any]) -> str:

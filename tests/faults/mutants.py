@@ -44,6 +44,7 @@ MUTANTS = (
         "apps/ingest/transports/consuming.py",
         "                if not self._store_until_stored(consumer, deliveries):\n"
         "                    return True\n"
+        "                failpoints.reach(\"consume.stored\")\n"
         "                consumer.acknowledge(deliveries)\n",
         "                consumer.acknowledge(deliveries)\n"
         "                if not self._store_until_stored(consumer, deliveries):\n"

@@ -22,10 +22,13 @@ import threading
 import time
 import traceback
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.faults.ledger import BATCH
 from tests.faults.system import System
 
 STUCK = """
@@ -68,16 +71,42 @@ class Context:
     token: str
     verdict: Any
     project_id: int
+    slug: str
     is_nightly: bool = False
     #: Reads the project, as the ledger does.
     reader: str = ""
     slow: float = 1.0
+    #: What the ledger sender was told so far.
+    ledger: Any = None
+    #: Ends, after the last trial of the fault, what `held` began.
+    ends: ExitStack = field(default_factory=ExitStack)
+    _held: dict[str, Any] = field(default_factory=dict)
+    _cookies: dict[int, str] = field(default_factory=dict)
 
-    def post(self, events: list[dict[str, Any]]) -> tuple[int, dict[str, Any], dict[str, str]]:
+    def held(self, name: str, make: Callable[[], AbstractContextManager[Any]]) -> Any:
+        """What all trials of a fault share: made by the first, ended after the last."""
+        if name not in self._held:
+            self._held[name] = self.ends.enter_context(make())
+        return self._held[name]
+
+    def until(self, holds: Callable[[], bool], seconds: float) -> float | None:
+        """After how many seconds something came to hold; None when it did not in time, which `slow` stretches."""
+        began = time.monotonic()
+        while not holds():
+            if time.monotonic() - began > seconds * self.slow:
+                return None
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    def post(self, events: list[dict[str, Any]], token: str = "") -> tuple[int, dict[str, Any], dict[str, str]]:
         """Send events beside the ledger: status (0 for no answer), body and headers."""
         body = json.dumps(events).encode()
-        status, headers, answer = self._ask("POST", "/api/v1/events", self.token, body)
+        status, headers, answer = self._ask("POST", "/api/v1/events", token or self.token, body, BATCH)
         return status, json.loads(answer) if answer[:1] == b"{" else {}, headers
+
+    def send(self, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Send a document of JSON: status, headers and body of the answer."""
+        return self._ask("POST", path, self.token, body)
 
     def read(self, path: str) -> dict[str, Any]:
         """The answer to a call of the API, {} when it is none."""
@@ -89,10 +118,46 @@ class Context:
         status, _, answer = self._ask("GET", path, self.reader, None)
         return status, answer
 
-    def _ask(self, method: str, path: str, token: str, body: bytes | None) -> tuple[int, dict[str, str], bytes]:
+    def page(self, path: str) -> tuple[int, str]:
+        """Status and text of a page, as an administrator of the project sees it."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.system.port, timeout=30)
+        try:
+            connection.request("GET", path, headers={"Cookie": self.cookie()})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except (OSError, http.client.HTTPException):
+            return 0, ""
+        finally:
+            connection.close()
+
+    def cookie(self, number: int = 0) -> str:
+        """The Cookie of an administrator who has signed in to the project; there are as many as are asked for."""
+        from django.conf import settings
+        from django.contrib.auth.models import User
+        from django.test import Client
+
+        from apps.projects.models import Membership, Role
+
+        if number not in self._cookies:
+            name = f"admin-{self.project_id}-{number}"
+            user = User.objects.create_user(name, f"{name}@faults.example")
+            Membership.objects.create(project_id=self.project_id, user=user, role=Role.ADMIN)
+            client = Client()
+            client.force_login(user)
+            session = client.session
+            session["project"] = self.slug
+            session.save()
+            self._cookies[number] = (
+                f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
+            )
+        return self._cookies[number]
+
+    def _ask(
+        self, method: str, path: str, token: str, body: bytes | None, content_type: str = "application/json"
+    ) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.system.port, timeout=60)
         try:
-            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/cloudevents-batch+json"}
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": content_type}
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
@@ -209,13 +274,14 @@ def _one(system: System, fault: Any, options: argparse.Namespace, target: Target
         _receiver(project, target)
     connections.close_all()
     verdict = checks.Verdict()
-    context = Context(system, probe, verdict, project.pk, options.nightly, token, options.slow)
+    context = Context(system, probe, verdict, project.pk, name, options.nightly, token, options.slow)
     trials = options.trials or (fault.nightly if options.nightly else fault.trials)
     dice = random.Random(f"{options.seed}-{name}")
     log_at, told_at = system.log_size(), len(target.told)
     used = system.resources()
     moments: list[tuple[float, float]] = []
     sender = Sender(("127.0.0.1", system.port), token, seed=options.seed * 100 + order)
+    context.ledger = sender.ledger
     sender.start()
     gaps: list[float] = []
     done = 0
@@ -223,7 +289,7 @@ def _one(system: System, fault: Any, options: argparse.Namespace, target: Target
         for trial in range(trials):
             time.sleep(fault.pause * (0.7 + 0.6 * dice.random()))
             if fault.tells:
-                _get_stuck(project, f"{name}-{trial}")
+                get_stuck(project, f"{name}-{trial}")
             begun = time.monotonic()
             fault.inject(context, dice, trial)
             moment = time.monotonic()
@@ -239,6 +305,7 @@ def _one(system: System, fault: Any, options: argparse.Namespace, target: Target
         system.disarm()
     try:
         sender.finish()
+        context.ends.close()
         system.await_ready(60)
         connections.close_all()
         if fault.tells:
@@ -249,6 +316,8 @@ def _one(system: System, fault: Any, options: argparse.Namespace, target: Target
     except Exception as error:
         verdict.wrong.append(f"{type(error).__name__}: {error}")
         traceback.print_exc()
+    finally:
+        context.ends.close()
     unhandled = system.unhandled(log_at)
     kept = system.back_to(used)
     verdict.figures |= {"back max s": round(max(gaps, default=0.0), 1), "tracebacks": len(unhandled), **kept.figures}
@@ -265,7 +334,7 @@ def _receiver(project: Any, target: Target) -> None:
     save_receiver(project.pk, name="hook", kind="webhook", settings={"url": f"http://127.0.0.1:{target.server_port}/"})
 
 
-def _get_stuck(project: Any, flow: str) -> None:
+def get_stuck(project: Any, flow: str) -> None:
     """One saga of a flow of its own stands still since an hour: the built-in rule opens one incident for it.
 
     The database may be away just now: then a little later.

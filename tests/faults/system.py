@@ -52,6 +52,7 @@ class System:
         self.url = f"http://127.0.0.1:{port}"
         self.armed = data / "failpoints"
         self.log = data / "up.log"
+        self.temporary = data / "temporary"
         self._up: subprocess.Popen[bytes] | None = None
 
     def environment(self) -> dict[str, str]:
@@ -64,11 +65,13 @@ class System:
             "INGEST_EVENTS_PER_SECOND": "0",
             "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
             "SENTRY_DSN": "",
+            "TMPDIR": str(self.temporary),
         }
 
     def start(self) -> None:
         """Start, and wait until events can be stored."""
-        self.armed.mkdir(parents=True, exist_ok=True)
+        for folder in (self.armed, self.temporary):
+            folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "manage.py", "up", "--port", str(self.port)]
         with self.log.open("ab") as log:
             self._up = subprocess.Popen(
@@ -107,6 +110,11 @@ class System:
 
     # --- its processes
 
+    def supervisor(self) -> psutil.Process:
+        """`up` itself, which starts again what ends."""
+        assert self._up is not None
+        return psutil.Process(self._up.pid)
+
     def web(self) -> psutil.Process:
         """The web process, without its recorders."""
         return next(each for each in self._children() if "uvicorn" in _words(each))
@@ -129,6 +137,10 @@ class System:
     def beat(self) -> psutil.Process:
         return next(each for each in self._children() if " beat " in _words(each))
 
+    def reader(self) -> psutil.Process | None:
+        """What reads the sources of brokers, when there are any."""
+        return next((each for each in self._children() if _words(each).endswith(" consume")), None)
+
     def postgres(self) -> psutil.Process:
         """The postmaster."""
         return next(each for each in self._servers() if "postgres" in each.name() and str(self.data) in _words(each))
@@ -137,12 +149,17 @@ class System:
         """Processes of PostgreSQL that serve a connection."""
         return [each for each in self.postgres().children() if re.search(r"sagascope|\[local\]", _words(each))]
 
+    def keeper(self) -> psutil.Process:
+        """The parent of PostgreSQL and Redis, which starts them again."""
+        parent = self.postgres().parent()
+        assert parent is not None
+        return parent
+
     def redis(self) -> psutil.Process:
         return next(each for each in self._servers() if "redis-server" in _words(each))
 
     def _children(self) -> list[psutil.Process]:
-        assert self._up is not None
-        return psutil.Process(self._up.pid).children()
+        return self.supervisor().children()
 
     def _servers(self) -> Iterator[psutil.Process]:
         """The processes of this data folder's keeper, which may outlive `up` and belongs to nobody."""
