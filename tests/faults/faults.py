@@ -186,7 +186,6 @@ FAULTS = (
     Fault("F18", "all connections of PostgreSQL are taken", idle_clients, 10, 100, within=8, pause=6),
     Fault("F12", "a storm of duplicates and of other bodies", storms.duplicates, 10, 50),
     Fault("F16", "the disk is full", storms.full_disk, 5, 50, within=5, needs_small_disk=True),
-    Fault("F17", "the volume of PostgreSQL's log is full", disks.full_log, 5, 50, within=10, pause=6, is_long=True),
     Fault("F21", "clocks of senders that are off", storms.odd_clocks, 10, 50),
     Fault("F25", "thousands are stuck in one minute", storms.stuck_crowd, 1, 4),
     Fault("F26", "two of every worker at once", storms.two_of_each, 4, 40),
