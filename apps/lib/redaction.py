@@ -162,6 +162,10 @@ class Policy:
 
     def _judged(self, key: str) -> bool | None:
         words = [word.lower() for word in _ANY_WORD.findall(key[:256])]
+        # The whole of it, of however many words; then runs of its words, the longest first.
+        whole = self._keys.get("".join(words))
+        if whole is not None:
+            return whole
         for length in range(min(len(words), _MOST_WORDS), 0, -1):
             for first in range(len(words) - length + 1):
                 found = self._keys.get("".join(words[first : first + length]))

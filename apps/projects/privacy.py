@@ -189,6 +189,9 @@ def _fitting(taken: Mapping[str, Any]) -> str:
 def _checked(rule: RedactionRule, where: str) -> RedactionRule:
     if not rule.text.strip() or len(rule.text) > MOST_CHARACTERS or "\0" in rule.text:
         raise RuleError(f"{where}: a {rule.of} is text of 1 to {MOST_CHARACTERS} characters")
+    if rule.text != rule.text.strip() or len(rule.text.splitlines()) > 1:
+        # As a form shows and reads it, such text would be another rule, or two.
+        raise RuleError(f"{where}: a {rule.of} is one line, without blanks at its ends; in patterns write \\n, [ ]")
     if rule.of == "key":
         if not normal_key(rule.text):
             raise RuleError(f"{where}: a key has letters or digits")

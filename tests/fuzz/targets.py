@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from apps.ingest import documents, redaction
 from apps.ingest.formats import HISTORIES, cloudevents, json_path, openlineage, otlp
 from apps.ingest.formats.broker_message import BrokerMessage
@@ -18,14 +20,19 @@ from apps.ingest.formats.decoding import Decoded, Payload
 from apps.ingest.formats.histories import HistoryOptions
 from apps.ingest.gzip_body import gunzip
 from apps.ingest.strict_json import Limits, Refused, Unreadable, check_syntax, read_item, read_plain
+from apps.lib import secrets
 from apps.lib.keyset import CursorError, decode_cursor
-from apps.projects import tokens
+from apps.lib.redaction import FILTERED, HASHED, Policy, normal_key
+from apps.projects import privacy, tokens
+from apps.projects.models import Project, Source
 from apps.sagas import definitions, query
 
 SLOWEST_SECONDS = 2.0
 NOW = 1_795_098_600_000_000
 LIMITS = Limits()
 OPTIONS = HistoryOptions()
+#: Hashes what its rules say, and seals what they take out.
+_PROJECT = Project(reveals_to="admin", hash_key=secrets.new_key(), seal_key=secrets.new_key())
 Target = Callable[[bytes], object]
 
 
@@ -169,6 +176,60 @@ def redacted(data: bytes) -> None:
     assert clean["password"] in (None, "[Filtered]")
 
 
+def redaction_policies(data: bytes) -> None:
+    """Rules, as a form sends them or as JSON, an empty line, and a payload: what they name is nowhere kept."""
+    head, _, body = data.partition(b"\n\n")
+    try:
+        rules = _rules(head)
+        check_syntax(body or b"null")
+        value, _ = read_item(body or b"null", LIMITS)
+    except (privacy.RuleError, Refused, Unreadable):
+        return
+    source = Source(redaction=msgspec.to_builtins(rules), project=_PROJECT)
+    assert privacy.read_rules(privacy.show_rules(source)) == rules, "a form would change what it shows"
+    policy = privacy.policy_of(privacy.portable(source))
+    assert policy is not None
+    first_of_keys = {normal_key(rule.text): rule for rule in reversed(rules) if rule.of == "key"}
+    named = {rule.text: value for rule in first_of_keys.values()}
+    clean, taken = policy.redact(named)
+    for rule in first_of_keys.values():
+        mark = clean[rule.text]
+        assert value is None or mark == FILTERED or mark.startswith(HASHED)
+        assert value is None or (mark == FILTERED) == (rule.action == "remove")
+    if policy.seal is not None and taken:
+        sealed = policy.seal("/shop\0e-1", taken)
+        assert privacy.reveal(_PROJECT, sealed, "/shop\0e-1").keys() <= taken.keys()
+    _without_what_is_planted(policy, value)
+
+
+def _rules(head: bytes) -> list[privacy.RedactionRule]:
+    """With one more, whose pattern finds what is planted. Raises RuleError."""
+    planted = privacy.RedactionRule("remove", "pattern", r"zq9\d{6}qz")
+    try:
+        given = msgspec.json.decode(head, type=list[privacy.RedactionRule])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        given = privacy.read_rules(head.decode("utf-8", "replace"))
+    return privacy.check_rules([*given, planted])
+
+
+def _without_what_is_planted(policy: Policy, value: Any) -> None:
+    planted = "zq9123456qz"
+    payload = {"given": value, "deep": [{"x": f"before {planted} after"}], "number": planted, "card": planted}
+    sent = {
+        "specversion": "1.0", "id": "e-1", "source": "/shop", "type": "Paid", "correlationid": "order-1",
+        "subject": f"customers/{planted}", "sagaerror": f"{planted} failed", "fact": planted, "data": payload,
+    }  # fmt: skip
+    body = msgspec.json.encode(sent)
+    with redaction.applying(policy):
+        decoded = cloudevents.decode_structured(Payload(body=body, content_type=cloudevents.STRUCTURED), NOW, LIMITS)
+        broken = redaction.redact_text(body.decode()[:-2])
+    _readable(decoded)
+    kept = [msgspec.json.encode(msgspec.structs.replace(event, digest=b"", sealed="")) for event in decoded.events]
+    kept += [msgspec.json.encode(rejection) for rejection in decoded.rejections]
+    assert planted.encode() not in b"".join(kept)
+    assert planted not in broken
+
+
 def paths(data: bytes) -> None:
     try:
         json_path.parse(data.decode("utf-8", "replace"))
@@ -206,7 +267,7 @@ TARGETS: Mapping[str, Target] = {
     for each in (
         strict_json, cloudevent_structured, cloudevent_batch, cloudevent_lines, cloudevent_headers, traces_protobuf,
         traces_json, gzip_limiter, broker_message, histories, lineage, cursor, token, queries, flow_definitions,
-        redacted, paths,
+        redacted, redaction_policies, paths,
     )
 }  # fmt: skip
 
@@ -235,5 +296,11 @@ def seeds() -> dict[str, list[bytes]]:
         "histories": [bytes([number]) + b'{"events":[]}' for number in range(len(HISTORIES))],
         "queries": [b'flow:order* is:stuck -step:"a b" started:>2026-11-01 duration:>5s x'],
         "flow_definitions": [flow],
+        "redaction_policies": [
+            b"remove key customer name\nhash key email\n\n" + good,
+            b"hash pattern \\b\\d{5} \\d{6}\\b\nremove pattern [a-z]+@[a-z.]+\n\n" + good,
+            b'[{"action":"hash","of":"key","text":"customer"}]\n\n' + good,
+            *(b"remove key amount\n\n" + item for item in items[::7]),
+        ],
         "paths": [b"$.a.b[0]", b"$['a']"],
     }

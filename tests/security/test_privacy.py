@@ -172,6 +172,20 @@ def test_a_pattern_of_bad_will_costs_no_time(source: Source) -> None:
     assert send(source, {"text": "a" * 60_000 + "b"}).status_code == 200
 
 
+def test_a_key_of_many_words_is_found_by_its_whole_name(source: Source) -> None:
+    words = "home phone number of next of kin"
+    privacy.save_rules(source, privacy.read_rules(f"remove key {words}"))
+    send(source, {"home_phone_number_of_next_of_kin": "07911 123456", "homePhoneNumber": "known"})
+    assert "123456" not in stored()
+    assert "known" in stored()
+
+
+@pytest.mark.parametrize("text", ["a\nremove key b", "a ", " a", "a\u2028b"])
+def test_a_rule_that_a_form_would_show_as_another_is_refused(text: str) -> None:
+    with pytest.raises(privacy.RuleError, match="one line"):
+        privacy.check_rules([privacy.RedactionRule("remove", "pattern", text)])
+
+
 def test_programs_read_and_replace_the_rules(source: Source, shop: Project) -> None:
     read, operate = (create_token(shop, [scope], name=scope) for scope in ("read", "operate"))
     address = f"/api/v1/sources/{source.pk}/redaction"
