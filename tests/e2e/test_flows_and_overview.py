@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from apps.alerts.sweeping import sweep
 from apps.lib import micros
 from apps.lib.micros import MINUTE, SECOND
+from apps.sagas.events import EventKind as Kind
 from apps.sagas.judging import judge_due
 from tests.e2e.conftest import Shop
 from tests.e2e.test_tabs import BADLY, WELL
@@ -84,3 +85,55 @@ def test_the_overview_says_what_needs_a_person_as_soon_as_it_does(site: str, sig
     page.goto(f"{site}/")
     page.locator("table a[data-row]", has_text="order-fulfilment").first.click()
     page.wait_for_url(re.compile("/flows/order-fulfilment"))
+
+
+def test_ways_of_the_map_and_fields_of_the_heat_map_lead_to_the_sagas_behind_them(
+    site: str, signed_in: Page, shop: Shop
+) -> None:
+    page = signed_in
+    begin = micros.now() // SECOND * SECOND - 40 * MINUTE
+    for number in range(3):
+        shop.tells(f"well-{number}", *WELL, begin=begin + number * SECOND)
+    # One that takes another way, and a minute.
+    shop.tells(
+        "slow",
+        (Kind.SAGA_STARTED, None, 0, {}),
+        (Kind.STEP_STARTED, "charge-payment", 1, {}),
+        (Kind.STEP_COMPLETED, "charge-payment", 2, {}),
+        (Kind.STEP_STARTED, "notify", 50, {}),
+        (Kind.STEP_COMPLETED, "notify", 59, {}),
+        (Kind.SAGA_COMPLETED, None, 60, {}),
+        begin=begin,
+    )
+    judge_due(micros.now())
+    flow = f"{site}/flows/order-fulfilment"
+
+    def found() -> set[str]:
+        page.wait_for_url(re.compile("/instances"))
+        return set(page.locator("main a[data-row]").all_inner_texts())
+
+    # A way says how many sagas took it; pressed with the pointer, it shows just those.
+    page.goto(flow)
+    way = page.locator(".flow-map:visible a:has(.edge)", has_text="charge-payment to reserve-stock").first
+    expect(way.locator("title").first).to_contain_text("3")
+    way.locator(".reach").click(force=True)
+    assert found() == {"well-0", "well-1", "well-2"}
+    page.goto(flow)
+    page.locator(".flow-map:visible a:has(.edge)", has_text="charge-payment to notify").first.locator(".reach").click(
+        force=True
+    )
+    assert found() == {"slow"}
+
+    # So do the fields of the heat map, also by the address that they stand for.
+    page.goto(flow)
+    fields = page.locator(".flow-heat a")
+    told = {}
+    for number in range(fields.count()):
+        label = fields.nth(number).get_attribute("aria-label") or ""
+        fields.nth(number).click()
+        told[label] = found()
+        page.go_back()
+        page.wait_for_url(flow)
+    assert sorted(map(sorted, told.values())) == [["slow"], ["well-0", "well-1", "well-2"]]
+    for label, sagas in told.items():
+        assert re.search(rf"\b{len(sagas)} saga", label), label

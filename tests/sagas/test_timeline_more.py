@@ -106,3 +106,37 @@ def test_a_relative_axis_counts_from_the_begin() -> None:
 def test_labels_of_the_axis_say_their_moment_so_that_they_can_be_shown_in_another_zone() -> None:
     labelled = [tick for tick in drawn().ticks if tick.text]
     assert all(tick.moment and tick.fine in {"clock", "time", "millis"} for tick in labelled)
+
+
+def test_with_services_only_their_work_is_drawn_and_what_is_waited_for_stays_pinned() -> None:
+    paid = step("pay", attempt(start=0, end=20), service="payments")
+    reserved = step("reserve", attempt(start=20, end=60), service="stock")
+    waits = instance(paid, step("ship", attempt(start=60), status="running", service="shipping"),
+                     status="running", waiting_for="ship")  # fmt: skip
+    inner = instance(reserved, flow="stock-keeping", run="r1", started=20, parent_flow="order", parent_run="")
+    view = correlation(waits, inner)
+
+    def rows_for(*services: str) -> list[str]:
+        timeline = build(view, at(100), Options(services=frozenset(services)))
+        assert timeline.services == (("payments", 1), ("stock", 1), ("shipping", 1))
+        assert [one.name for one in timeline.pending] == ["ship"]
+        assert timeline.pending[0].rects
+        assert timeline.row_count + timeline.left_out == len(everything)
+        return [row.name for block in timeline.blocks for row in block.rows]
+
+    everything = ["order", "pay", "stock-keeping", "reserve", "ship"]
+    assert rows_for() == everything
+    assert rows_for("payments") == ["order", "pay"]
+    assert rows_for("stock") == ["order", "stock-keeping", "reserve"]
+    assert rows_for("payments", "shipping") == ["order", "pay", "ship"]
+    assert rows_for("nobody") == []
+
+
+def test_compact_rows_are_all_as_high_as_one_line() -> None:
+    failed = step("pay", attempt(start=0, end=20, outcome="failed"), attempt(start=25, end=60))
+    view = correlation(instance(failed, status="running"))
+    comfortable, compact = (build(view, at(100), Options(is_compact=one)) for one in (False, True))
+
+    assert not any(row.is_tall for block in compact.blocks for row in block.rows)
+    assert compact.height < comfortable.height
+    assert [block.height for block in compact.blocks] == [sum(row.height for row in compact.blocks[0].rows)]
