@@ -60,9 +60,12 @@ class BearerToken(HttpBearer):
         identity = tokens.identify(text.strip()) if kind.lower() == "bearer" else None
         if identity is None:
             raise ProblemError(401, "The token is not valid.")
+        caller = Caller(identity.project_id, token_id=identity.token_id)
         if self.scope not in identity.scopes:
+            # For the audit log: it was refused, but it is known who asked.
+            request.auth = caller  # type: ignore[attr-defined]
             raise ProblemError(403, f"The token has not the scope {self.scope}.", code="missing_scope")
-        return Caller(identity.project_id, token_id=identity.token_id)
+        return caller
 
     def authenticate(self, request: HttpRequest, token: str) -> Any | None:
         """Not used: `__call__` tells apart what this could not."""

@@ -1,4 +1,4 @@
-"""Notes every request that may change something: pages and API alike, allowed and refused alike.
+"""Notes every request that may change something, allowed or refused, and every look that was refused for its role.
 
 Ingest does not pass here: what is sent is kept as events, not as deeds.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
+from time import monotonic
 from typing import Any
 
 from django.db import DatabaseError
@@ -23,6 +25,9 @@ _SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
 #: Fields of forms that say nothing.
 _SILENT = {"csrfmiddlewaretoken", "project", "next", "code"}
 _SECRET_PATHS = {"web:join": "/join/…", "web:forgotten_choose": "/forgotten/…"}
+#: A refused look by the same at the same place is noted so seldom.
+_SAME_LOOK_SECONDS = 300.0
+_MOST_LOOKS = 10_000
 _MOST_BODY_BYTES = 64 * 1024
 
 
@@ -31,7 +36,8 @@ def audit_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Cal
 
     def noted(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
-        if request.method not in _SAFE and not ingest.serves(request.path) and request.resolver_match is not None:
+        is_worth_it = request.method not in _SAFE or _was_refused(request, response)
+        if is_worth_it and not ingest.serves(request.path) and request.resolver_match is not None:
             try:
                 _note(request, response)
             except DatabaseError:
@@ -40,6 +46,37 @@ def audit_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Cal
         return response
 
     return noted
+
+
+def _was_refused(request: HttpRequest, response: HttpResponse) -> bool:
+    """Whether somebody whom we know wanted what they may not have; strangers knocking would only fill the log."""
+    if response.status_code != HTTPStatus.FORBIDDEN:
+        return False
+    caller = getattr(request, "auth", None)
+    if caller is None and not request.user.is_authenticated:
+        return False
+    token = getattr(caller, "token_id", None)
+    return _looks.is_news((request.user.pk if token is None else f"token {token}", request.path))
+
+
+class _Looks:
+    """Which refused looks were noted lately, by this process: an open page and a program ask again and again."""
+
+    def __init__(self) -> None:
+        self._noted: dict[tuple[object, str], float] = {}
+
+    def is_news(self, look: tuple[object, str]) -> bool:
+        """True for the first of its kind in a while."""
+        now = monotonic()
+        if now < self._noted.get(look, 0.0):
+            return False
+        if len(self._noted) >= _MOST_LOOKS:
+            self._noted.clear()
+        self._noted[look] = now + _SAME_LOOK_SECONDS
+        return True
+
+
+_looks = _Looks()
 
 
 def _note(request: HttpRequest, response: HttpResponse) -> None:

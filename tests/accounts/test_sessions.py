@@ -30,6 +30,12 @@ def signed_in(address: str = "127.0.0.1", agent: str = FIREFOX) -> Client:
     return client
 
 
+def proven(client: Client) -> Client:
+    """The same client, having just proved its password once more."""
+    assert client.post("/sign-in/again", {"password": PASSWORD}).status_code == 302
+    return client
+
+
 def test_ones_sessions_are_listed_with_where_they_are(sign_in: SignIn) -> None:
     sign_in("viewer")
     here, phone = signed_in(), signed_in("203.0.113.9", "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0) Safari/605.1")
@@ -48,7 +54,7 @@ def test_an_ended_session_opens_nothing(sign_in: SignIn) -> None:
     here, stolen = signed_in(), signed_in("203.0.113.9")
     number = UserSession.objects.get(ip="203.0.113.9").pk
 
-    here.post("/settings/account", {"action": "end", "session": number, "project": "shop"})
+    proven(here).post("/settings/account", {"action": "end", "session": number, "project": "shop"})
 
     assert stolen.get("/").status_code == 302
     assert stolen.get("/api/v1/instances").status_code == 401
@@ -60,9 +66,40 @@ def test_all_others_end_at_once(sign_in: SignIn) -> None:
     sign_in("viewer")
     here, others = signed_in(), [signed_in(f"203.0.113.{number}") for number in (1, 2)]
 
-    here.post("/settings/account", {"action": "end_others", "project": "shop"})
+    proven(here).post("/settings/account", {"action": "end_others", "project": "shop"})
 
     assert [client.get("/").status_code for client in (here, *others)] == [200, 302, 302]
+
+
+def test_ending_sessions_needs_the_password_once_more_and_then_goes_on(sign_in: SignIn) -> None:
+    sign_in("viewer")
+    here, other = signed_in(), signed_in("203.0.113.1")
+
+    asked = here.post("/settings/account", {"action": "end_others", "project": "shop"})
+
+    assert asked.headers["Location"].startswith("/sign-in/again?next=")
+    assert other.get("/").status_code == 200
+    assert here.post(asked.headers["Location"], {"password": PASSWORD}).status_code == 302
+    assert other.get("/").status_code == 302
+    assert here.get("/").status_code == 200
+
+
+def test_an_administrator_ends_the_sessions_of_somebody_and_an_admin_of_a_project_does_not(
+    sign_in: SignIn, shop: Project
+) -> None:
+    viewer, admin = sign_in("viewer"), sign_in("admin")
+    viewer.get("/")
+    number = Membership.objects.get(user__username="viewer").pk
+    asked = {"action": "end_sessions", "member": number, "project": "shop"}
+
+    assert admin.post("/settings/members", asked).status_code == 403
+    assert "Sign out" not in text_of(admin.get("/settings/members")).partition("<main")[2]
+    assert viewer.get("/").status_code == 200
+
+    get_user_model().objects.filter(username="admin").update(is_superuser=True)
+    assert "Sign viewer out everywhere?" in text_of(admin.get("/settings/members"))
+    admin.post("/settings/members", asked)
+    assert viewer.get("/").status_code == 302
 
 
 def test_nobody_ends_the_sessions_of_somebody_else(sign_in: SignIn) -> None:
@@ -70,7 +107,7 @@ def test_nobody_ends_the_sessions_of_somebody_else(sign_in: SignIn) -> None:
     victim.get("/")
     number = UserSession.objects.get(user__username="viewer").pk
 
-    admin.post("/settings/account", {"action": "end", "session": number, "project": "shop"})
+    proven(admin).post("/settings/account", {"action": "end", "session": number, "project": "shop"})
 
     assert victim.get("/").status_code == 200
 
@@ -182,6 +219,7 @@ def two_sessions() -> tuple[Client, Client]:
 @pytest.mark.django_db(transaction=True)
 async def test_the_connections_of_an_ended_session_close_at_once(socket_of: Any) -> None:
     here, stolen = await sync_to_async(two_sessions)()
+    await sync_to_async(proven)(here)
     mine, theirs = await socket_of(here), await socket_of(stolen)
 
     number = (await UserSession.objects.aget(ip="203.0.113.9")).pk

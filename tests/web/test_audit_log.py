@@ -9,6 +9,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 from django.test import Client
 
+from apps.config import auditing
 from apps.projects import audit
 from apps.projects.models import AuditEntry, Project, Scope, Source
 from apps.projects.tokens import create_token
@@ -41,6 +42,18 @@ def test_looking_is_not_noted(sign_in: SignIn, shop: Project) -> None:
 def test_what_was_refused_is_noted_too(sign_in: SignIn, shop: Project) -> None:
     sign_in("viewer").post("/settings/members", {"project": "shop", "action": "remove", "member": "1"})
     assert entries() == [("viewer", "POST /settings/members remove", 403)]
+
+
+def test_a_look_that_was_refused_is_noted_once_in_a_while(sign_in: SignIn, shop: Project) -> None:
+    auditing._looks.__init__()  # type: ignore[misc]
+    viewer = sign_in("viewer")
+    for _ in range(3):
+        assert viewer.get("/settings/audit").status_code == 403
+    token = create_token(shop, [Scope.INGEST], name="orders")
+    assert Client().get("/api/v1/instances", headers={"Authorization": f"Bearer {token}"}).status_code == 403
+    assert Client().get("/api/v1/instances").status_code == 401
+
+    assert entries() == [("viewer", "GET /settings/audit", 403), ("token orders", "GET /api/v1/instances", 403)]
 
 
 def test_programs_are_noted_by_the_name_of_their_token(shop: Project) -> None:

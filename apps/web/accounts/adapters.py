@@ -18,6 +18,7 @@ from django.shortcuts import render
 
 from apps.lib import secrets
 from apps.projects.invitations import AlreadyMemberError, InvitationOverError, accept, find
+from apps.web.accounts.single_sign_on import OpenIDAdapter
 from apps.web.live import end_session
 
 #: Where a session keeps the secret of the invitation while its owner is away at the single sign-on.
@@ -83,6 +84,12 @@ class SessionsAdapter(DefaultUserSessionsAdapter):
 
 class SingleSignOnAdapter(DefaultSocialAccountAdapter):
     """Single sign-on: opens existing accounts, and makes one only for somebody who came by an invitation."""
+
+    def get_provider(self, request: HttpRequest, provider: Any, client_id: str | None = None) -> Any:
+        """The provider, whose answers are believed as `single_sign_on` does."""
+        found = super().get_provider(request, provider, client_id)
+        found.oauth2_adapter_class = OpenIDAdapter
+        return found
 
     def is_open_for_signup(self, request: HttpRequest, sociallogin: Any) -> bool:
         """True for whoever holds an open invitation."""

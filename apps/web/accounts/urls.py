@@ -24,10 +24,11 @@ from allauth.mfa.webauthn.views import (
     RemoveWebAuthnView,
 )
 from allauth.socialaccount.views import ConnectionsView, LoginCancelledView, LoginErrorView
-from django.urls import include, path
+from django.urls import path
 from django.views.decorators.cache import never_cache
 
 from apps.web.access import View, project_view
+from apps.web.accounts import single_sign_on
 from apps.web.views import account
 from apps.web.views.settings import SECTIONS
 
@@ -64,5 +65,6 @@ urlpatterns = [
     path("settings/account/sign-on", _setting(ConnectionsView), name="socialaccount_connections"),
     path("sign-on/cancelled", _door(LoginCancelledView), name="socialaccount_login_cancelled"),
     path("sign-on/failed", _door(LoginErrorView), name="socialaccount_login_error"),
-    path("", include("allauth.socialaccount.providers.openid_connect.urls")),
+    path("sign-on/<str:provider_id>/login/", single_sign_on.login, name="openid_connect_login"),
+    path("sign-on/<str:provider_id>/login/callback/", single_sign_on.callback, name="openid_connect_callback"),
 ]

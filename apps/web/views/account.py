@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from allauth.account.adapter import get_adapter
+from allauth.account.decorators import reauthentication_required
 from allauth.account.internal.flows.login import perform_password_login
 from allauth.account.models import Login
 from allauth.mfa.utils import is_mfa_enabled
@@ -77,10 +78,7 @@ def show(request: HttpRequest) -> HttpResponse:
     """One's own account: name, roles, password, second factor, sessions."""
     action = request.POST.get("action", "")
     if action in {"end", "end_others"}:
-        ended = sessions.end(request, number=row_id(request.POST.get("session")) if action == "end" else None)
-        told = {0: "No session was open any more.", 1: "The session has ended."}.get(ended, f"{ended} sessions ended.")
-        messages.success(request, told)
-        return redirect("web:settings_account")
+        return _end_sessions(request, row_id(request.POST.get("session")) if action == "end" else None)
     form = PasswordChangeForm(request.user, request.POST or None)  # type: ignore[arg-type]  # signed in
     # The page begins with the account, not with this form.
     form.fields["old_password"].widget.attrs.pop("autofocus", None)
@@ -100,6 +98,15 @@ def show(request: HttpRequest) -> HttpResponse:
         has_second_factor=is_mfa_enabled(request.user),
         sign_on=sign_on("", process="connect"),
     )
+
+
+@reauthentication_required
+def _end_sessions(request: HttpRequest, number: int | None) -> HttpResponse:
+    """End one of one's other sessions, or all (None): whoever sits at an open page must prove who they are."""
+    ended = sessions.end(request, number=number)
+    told = {0: "No session was open any more.", 1: "The session has ended."}.get(ended, f"{ended} sessions ended.")
+    messages.success(request, told)
+    return redirect("web:settings_account")
 
 
 def safe_target(request: HttpRequest, url: str) -> str:

@@ -18,6 +18,7 @@ from apps.projects.tokens import create_token, revoke_token
 from apps.sagas.finding_due import judge_anew
 from apps.sagas.learned_deadlines import set_factor
 from apps.web.access import SESSION_KEY, project_view, projects_of
+from apps.web.accounts import sessions
 from apps.web.forms import NewMemberForm, NewProjectForm, ProjectForm, TokenForm, row_id
 from apps.web.live import recheck_user
 
@@ -76,11 +77,23 @@ def members(request: HttpRequest) -> HttpResponse:
     if action == "add" and form.is_valid() and _add_member(current, form):
         messages.success(request, f"{form.account()} is now {form.cleaned_data['role']} of {current.name}.")
         return redirect("web:settings_members")
+    if action == "end_sessions":
+        return _end_sessions(request, current)
     if action in {"role", "remove"}:
         _change_member(request, current, action)
         return redirect("web:settings_members")
     listed = current.memberships.select_related("user").order_by("user__username")
     return page(request, "web/settings_members.html", members=listed, roles=Role.choices, form=form)
+
+
+def _end_sessions(request: HttpRequest, current: Project) -> HttpResponse:
+    """Sign a member out everywhere. For administrators: somebody's sessions are not one project's affair."""
+    if not request.user.is_superuser:
+        return render(request, "web/forbidden.html", {"needed": "administrator", "held": request.role}, status=403)  # type: ignore[attr-defined]
+    member = get_object_or_404(current.memberships, pk=row_id(request.POST.get("member")))
+    ended = sessions.end_all_of(member.user)
+    messages.success(request, f"{member.user} is signed out: {ended} {'session' if ended == 1 else 'sessions'} ended.")
+    return redirect("web:settings_members")
 
 
 @transaction.atomic
