@@ -8,7 +8,6 @@ compaction, surveying, learning and the sweep, run until nothing is left to do.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import platform
 import sys
@@ -17,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import psutil
+import uvloop
 from ingest import BATCH, _post_all, _simulated, _token
 from stage import servers, web_process
 
@@ -38,7 +38,7 @@ def main() -> int:
         token = _token()
         written = _wal()
         before = _cpu()
-        seconds, accepted = asyncio.run(_post_all(port, token, bodies, connections=4))
+        seconds, accepted = uvloop.run(_post_all(port, token, bodies, connections=4))
         ingest = _minus(_cpu(), before)
         written = _wal() - written
         print(f"      {accepted:,} events ({sent / accepted:,.0f} bytes each as sent) in {seconds:,.0f} s")

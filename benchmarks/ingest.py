@@ -20,6 +20,7 @@ import random
 import sys
 import time
 
+import uvloop
 from stage import median, servers, verdict, web_process
 
 BATCH = 500
@@ -56,7 +57,7 @@ def _batches(kind: str, port: int, token: str, events: int, rounds: int) -> bool
         made = _traffic(kind, events, number)
         bodies = [b"[" + b",".join(made[at : at + BATCH]) + b"]" for at in range(0, len(made), BATCH)]
         _truncate_events()
-        seconds, accepted = asyncio.run(_post_all(port, token, bodies, connections=4))
+        seconds, accepted = uvloop.run(_post_all(port, token, bodies, connections=4))
         rates.append(accepted / seconds)
         rows, copy_seconds = _bare_copy()
         copies.append(rows / copy_seconds)
@@ -70,7 +71,7 @@ def _batches(kind: str, port: int, token: str, events: int, rounds: int) -> bool
 
 def _singles(port: int, token: str, events: int) -> bool:
     bodies = _traffic("plain", events, 99)
-    seconds, accepted = asyncio.run(_post_all(port, token, bodies, connections=64))
+    seconds, accepted = uvloop.run(_post_all(port, token, bodies, connections=64))
     return verdict("single events, 64 connections", accepted / seconds, 3_000, unit=" events/s")
 
 

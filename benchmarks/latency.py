@@ -16,6 +16,7 @@ import time
 from collections import deque
 
 import psutil
+import uvloop
 from ingest import _plain, _post_all, _token
 from stage import servers, verdict, web_process
 
@@ -31,11 +32,11 @@ def main() -> int:
     options = parser.parse_args()
     with servers(), web_process() as port:
         token = _token()
-        asyncio.run(_post_all(port, token, _plain(options.events // 4, 1), connections=CONNECTIONS))
-        seconds, accepted = asyncio.run(_post_all(port, token, _plain(options.events, 2), connections=CONNECTIONS))
+        uvloop.run(_post_all(port, token, _plain(options.events // 4, 1), connections=CONNECTIONS))
+        seconds, accepted = uvloop.run(_post_all(port, token, _plain(options.events, 2), connections=CONNECTIONS))
         full = accepted / seconds
         bodies = _plain(int(full / 2 * options.seconds), 3)
-        waits = sorted(asyncio.run(_paced(port, token, bodies, full / 2)))
+        waits = sorted(uvloop.run(_paced(port, token, bodies, full / 2)))
         p50, p95, p99 = (waits[len(waits) * part // 100] * 1_000 for part in (50, 95, 99))
         most = waits[-1] * 1_000
         print(f"      full load {full:,.0f} events/s; {len(waits):,} requests at half of it")

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import uvloop
 from ingest import _plain
 from stage import servers, verdict, web_process
 
@@ -72,7 +73,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="of overload")
     options = parser.parse_args()
     with servers(), web_process() as port:
-        return 0 if asyncio.run(_measured(port, _tokens(), options.seconds)) else 1
+        return 0 if uvloop.run(_measured(port, _tokens(), options.seconds)) else 1
 
 
 def _tokens() -> list[str]:

@@ -9,7 +9,6 @@ of each process says what would saturate first, and the verdict is about the spl
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
+import uvloop
 from capacity import servers_of
 from ingest import BATCH, _plain, _post_all, _simulated, _token
 from stage import ROOT, median, servers, verdict, web_process
@@ -66,7 +66,7 @@ def _compare(
         for processes, way in zip((1, 2), ways, strict=True):
             bodies = _bodies(kind, events, number * 2 + processes)
             before = _cpu(ports)
-            seconds, accepted = asyncio.run(_post_all(way, token, bodies, connections=connections))
+            seconds, accepted = uvloop.run(_post_all(way, token, bodies, connections=connections))
             used = {part: cpu - before[part] for part, cpu in _cpu(ports).items()}
             rates[processes].append(accepted / seconds)
             split = ", ".join(f"{part} {cpu / seconds:.2f}" for part, cpu in used.items())

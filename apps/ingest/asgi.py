@@ -6,9 +6,9 @@ The body is counted while it is read, so no more of it is ever held than is allo
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from apps.ingest.recorders import RecorderGoneError, Recorders
 from apps.ingest.shares import Allowances, Shares
 from apps.ingest.taking_in import in_thread, take_in
 from apps.lib import micros, telemetry
+from apps.lib.time_limit import TimeLimit
 from apps.projects.tokens import NotCachedError
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ async def _answer(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
 async def _in_time(work: Awaitable[T]) -> T:
     """What comes of the work. Raises Refusal when it takes too long: it may still be done, so it can be sent again."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        with TimeLimit(ANSWER_SECONDS):
             return await work
     except TimeoutError:
         logger.warning("a request is answered 503: the database takes longer than %.0f s", ANSWER_SECONDS)
@@ -174,7 +175,7 @@ async def _read(receive: Receive, parts: list[bytes], limit: int) -> None:
     """
     left = limit
     try:
-        async with asyncio.timeout(READ_SECONDS):
+        with TimeLimit(READ_SECONDS):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -199,8 +200,13 @@ def _hold(size: int) -> None:
 
 
 async def _send(send: Send, answer: Answer, method: str) -> None:
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+    headers = _encoded(answer.headers)
     if answer.status != 204:
-        headers.append((b"content-length", str(len(answer.body)).encode()))
+        headers = (*headers, (b"content-length", b"%d" % len(answer.body)))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+
+
+@lru_cache(maxsize=128)
+def _encoded(headers: answers.Headers) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)

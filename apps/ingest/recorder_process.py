@@ -13,5 +13,7 @@ if not installed.ready:
 
 from apps.ingest import taking_in  # noqa: F401 - Django must be set up before models are imported
 from apps.lib.interpreter import tune_for_serving
+from apps.lib.sessions import plan_once
 
 tune_for_serving()
+plan_once()

@@ -15,7 +15,7 @@ import logging
 import multiprocessing
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from multiprocessing.process import BaseProcess
 
 import msgspec
@@ -26,12 +26,11 @@ from apps.ingest.door import Admission
 from apps.ingest.peers import Part, PartDone, Peers
 from apps.ingest.pushes import PushRequest
 from apps.sagas.events import Micros
+from apps.sagas.locking import shard_of
 
 logger = logging.getLogger(__name__)
 
-#: Small bodies go to the first recorder until so many wait there: what waits together shares a transaction. Measured
-#: with 64 senders: two recorders with 32 each take a sixth more than one with all of them.
-GROUPED = 32
+#: A body up to this size is looked into for the saga that it belongs to.
 SMALL_BYTES = 16 * 1024
 #: Pause before a recorder that died is replaced.
 RESPAWN_SECONDS = 1.0
@@ -68,6 +67,27 @@ _Message = _Work | _Push | _Done | Part | PartDone
 _encode = msgspec.msgpack.Encoder().encode
 _to_recorder = msgspec.msgpack.Decoder(_Work | _Push | Part | PartDone).decode
 _from_recorder = msgspec.msgpack.Decoder(_Done | Part | PartDone).decode
+
+
+class _Named(msgspec.Struct):
+    """What of a body says where it belongs."""
+
+    correlationid: str = ""
+
+
+_named = msgspec.json.Decoder(_Named).decode
+
+
+def correlation_of(admission: Admission, body: bytes) -> str:
+    """The saga of a body that is one event; "" where that is not to be seen at a glance."""
+    if admission.attributes:
+        return admission.attributes.get("correlationid", "")
+    if admission.is_gzip or body[:1] != b"{":
+        return ""
+    try:
+        return _named(body).correlationid
+    except (ValueError, RecursionError):
+        return ""
 
 
 class RecorderGoneError(Exception):
@@ -205,10 +225,12 @@ class Recorders:
     def __init__(self) -> None:
         self._running: list[_Recorder] = []
         self._keepers: list[asyncio.Task[None]] = []
+        self._count = 0
         self._numbers = 0
 
     def start(self, count: int) -> None:
         """Start so many in the background; until they are there, and where there are none, `is_running` is false."""
+        self._count = count
         self._keepers = [asyncio.create_task(self._keep(place, count)) for place in range(count)]
 
     async def stop(self) -> None:
@@ -231,19 +253,25 @@ class Recorders:
         """`taking_in.take_in` in a recorder. Raises RecorderGoneError when it dies over it."""
         self._numbers += 1
         work = _Work(self._numbers, admission, received_at, body)
-        return await self._choose(len(body)).ask(work, len(body))
+        return await self._choose(admission, body).ask(work, len(body))
 
     async def answer_push(self, request: PushRequest, received_at: Micros) -> Answer:
         """`pushes.answered` in a recorder. Raises RecorderGoneError when it dies over it."""
         self._numbers += 1
         size = max(len(request.body), SMALL_BYTES + 1)
-        return await self._choose(size).ask(_Push(self._numbers, request, received_at), size)
+        return await self._least_busy().ask(_Push(self._numbers, request, received_at), size)
 
-    def _choose(self, size: int) -> _Recorder:
-        if size <= SMALL_BYTES:
+    def _choose(self, admission: Admission, body: bytes) -> _Recorder:
+        """One event goes to the recorder of its saga, as `peers` would send it: there it waits for nobody's lock."""
+        if len(body) <= SMALL_BYTES and len(self._running) > 1:
+            correlation_id = correlation_of(admission, body)
+            place = shard_of(admission.project_id, correlation_id) % self._count if correlation_id else -1
             for recorder in self._running:
-                if len(recorder.waiting) < GROUPED:
+                if recorder.place == place:
                     return recorder
+        return self._least_busy()
+
+    def _least_busy(self) -> _Recorder:
         return min(self._running, key=lambda recorder: recorder.held_bytes)
 
     def _pass_on(self, message: Part | PartDone) -> None:
@@ -298,18 +326,25 @@ async def _serve(connection: socket.socket, place: int, count: int) -> None:
 
     def on_frame(frame: bytes) -> None:
         message = _to_recorder(frame)
-        if isinstance(message, PartDone):
+        if isinstance(message, _Work) and taking_in.is_one(message.admission, message.body):
+            taking_in.take_in_one(message.admission, message.body, message.received_at, answering(message), in_task)
+        elif isinstance(message, PartDone):
             peers.answered(message)
-            return
-        if isinstance(message, Part):
-            work = peers.record_for(message, taking_in.record_here)
+        elif isinstance(message, Part):
+            in_task(peers.record_for(message, taking_in.record_here))
         else:
-            work = _answer(message, frames)
+            in_task(_answer(message, answering(message)))
+
+    def in_task(work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    def send(message: Part | PartDone) -> None:
+    def answering(message: _Work | _Push) -> Callable[[Answer], object]:
+        return lambda answer: send(_Done(message.number, answer))
+
+    def send(message: _Done | Part | PartDone) -> None:
+        # The web process may have gone away before it had its answer.
         with contextlib.suppress(RecorderGoneError):
             frames.send(message)
 
@@ -323,15 +358,11 @@ async def _serve(connection: socket.socket, place: int, count: int) -> None:
         await asyncio.wait(tasks, timeout=5.0)
 
 
-async def _answer(message: _Work | _Push, frames: _Frames) -> None:
+async def _answer(message: _Work | _Push, tell: Callable[[Answer], object]) -> None:
     from apps.ingest import pushes
     from apps.ingest.taking_in import in_thread, take_in
 
     if isinstance(message, _Work):
-        answer = await take_in(message.admission, message.body, message.received_at)
+        tell(await take_in(message.admission, message.body, message.received_at))
     else:
-        answer = await in_thread(pushes.answered, message.request, message.received_at)
-    try:
-        frames.send(_Done(message.number, answer))
-    except RecorderGoneError:
-        logger.info("the web process went away before it had its answer")
+        tell(await in_thread(pushes.answered, message.request, message.received_at))

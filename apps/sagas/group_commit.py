@@ -29,6 +29,11 @@ MOST_WAITING = 10_000
 CROWD = 8
 LINGER_SECONDS = 0.008
 
+#: A connection that was good so long ago is taken for good; if it is not, its group is recorded one by one on another.
+CONNECTION_SECONDS = 1.0
+
+_looked = threading.local()
+
 _Waiting = tuple[Submission, "Future[Outcome] | asyncio.Future[Outcome]"]
 
 
@@ -103,7 +108,7 @@ class _Writer:
 
 def _record_group(group: list[_Waiting]) -> None:
     try:
-        connection.close_if_unusable_or_obsolete()
+        _look_after_connection()
         outcomes = record_all([submission for submission, _ in group])
     except Exception as error:
         # Whatever it was, the next group gets a connection that nothing happened to.
@@ -116,6 +121,14 @@ def _record_group(group: list[_Waiting]) -> None:
             _record_group([each])
         return
     _answer([(future, outcome) for (_, future), outcome in zip(group, outcomes, strict=True)])
+
+
+def _look_after_connection() -> None:
+    """As Django does between requests; after each of thousands of groups a minute it would be a tenth of the work."""
+    now = time.monotonic()
+    if now - getattr(_looked, "at", -CONNECTION_SECONDS) >= CONNECTION_SECONDS:
+        _looked.at = now
+        connection.close_if_unusable_or_obsolete()
 
 
 def _answer(results: list[tuple[Future[Outcome] | asyncio.Future[Outcome], Outcome | BaseException]]) -> None:

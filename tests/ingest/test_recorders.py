@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from multiprocessing.process import BaseProcess
 
+import msgspec
 import pytest
 
 from apps.ingest import asgi, pushes, recorders, taking_in
@@ -17,6 +18,7 @@ from apps.ingest.answers import Answer, unavailable
 from apps.ingest.door import Admission
 from apps.ingest.pushes import PushRequest
 from apps.ingest.recorders import RecorderGoneError, Recorders
+from apps.sagas.locking import shard_of
 
 PATIENCE_SECONDS = 60.0
 RECEIVED_AT = 1_795_096_800_000_000
@@ -92,29 +94,55 @@ async def test_without_recorders_the_web_process_does_it_itself(monkeypatch: pyt
 class _Slow:
     """A recorder that answers when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: int) -> None:
+        self.place = place
         self.waiting: dict[int, asyncio.Future[Answer]] = {}
+        self.bodies: list[bytes] = []
         self.held_bytes = 0
 
     def ask(self, work: recorders._Work, size: int) -> Awaitable[Answer]:
         self.held_bytes += size
+        self.bodies.append(work.body)
         self.waiting[work.number] = asyncio.get_running_loop().create_future()
         return self.waiting[work.number]
 
 
-async def test_small_bodies_gather_at_one_recorder_and_large_ones_are_shared_out() -> None:
-    pool = Recorders()
-    first, second = pool._running = [_Slow(), _Slow()]  # type: ignore[assignment, list-item]
-    sent = [asyncio.ensure_future(pool.take_in(admission, b"{}", RECEIVED_AT)) for _ in range(recorders.GROUPED + 1)]
+async def _sent(pool: Recorders, asked: list[tuple[Admission, bytes]]) -> None:
+    tasks = [asyncio.ensure_future(pool.take_in(each, body, RECEIVED_AT)) for each, body in asked]
     await asyncio.sleep(0)
-    assert (len(first.waiting), len(second.waiting)) == (recorders.GROUPED, 1)
-
-    large = b" " * (recorders.SMALL_BYTES + 1)
-    sent += [asyncio.ensure_future(pool.take_in(admission, large, RECEIVED_AT)) for _ in range(3)]
-    await asyncio.sleep(0)
-    assert (first.held_bytes, second.held_bytes) == (2 * recorders.GROUPED + len(large), 2 + 2 * len(large))
-    for task in sent:
+    for task in tasks:
         task.cancel()
+
+
+async def test_an_event_goes_to_the_recorder_of_its_saga_however_it_is_written() -> None:
+    pool = Recorders()
+    pool._count = 2
+    # As after one of them died and came back.
+    pool._running = [_Slow(1), _Slow(0)]  # type: ignore[list-item]
+    names = [f"order-{number}" for number in range(20)]
+    plain = [b'{"data": {"correlationid": "no"}, "correlationid": "%s"}' % name.encode() for name in names]
+    binary = [msgspec.structs.replace(admission, attributes={"correlationid": name}) for name in names]
+    await _sent(pool, [(admission, body) for body in plain] + [(each, b"%d" % n) for n, each in enumerate(binary)])
+
+    for recorder in pool._running:
+        mine = [n for n, name in enumerate(names) if shard_of(admission.project_id, name) % 2 == recorder.place]
+        assert 0 < len(mine) < len(names)
+        assert recorder.bodies == [plain[n] for n in mine] + [b"%d" % n for n in mine]  # type: ignore[attr-defined]
+
+
+async def test_what_shows_no_saga_goes_to_the_recorder_that_holds_least() -> None:
+    pool = Recorders()
+    pool._count = 2
+    first, second = _Slow(0), _Slow(1)
+    pool._running = [first, second]  # type: ignore[list-item]
+    first.held_bytes = 10
+    large = b'{"correlationid": "a", "data": "%s"}' % (b"x" * recorders.SMALL_BYTES)
+    odd = [b"{", b"[]", b"{}", b'{"correlationid": 7}', b"[" * 1000, b'{"a":' * 1000]
+    for body in [*odd, large]:
+        second.held_bytes = 0
+        await _sent(pool, [(admission, body)])
+
+    assert (first.bodies, second.bodies) == ([], [*odd, large])
 
 
 async def test_nothing_can_be_sent_to_a_recorder_that_is_gone() -> None:
