@@ -24,7 +24,8 @@ _Key = tuple[str | None, ...]
 
 def find(facts: CorrelationFacts) -> list[Found]:
     """One finding for each type and source that comes back to itself, and one for causes that form a ring."""
-    events = [event for event, _ in facts.events if event.causation_ids or event.id in _causes(facts)]
+    causes = {cause for event, _ in facts.events for cause in event.causation_ids}
+    events = [event for event, _ in facts.events if event.causation_ids or event.id in causes]
     if not events:
         return []
     parents = {id(event): _parents(facts, event) for event in events}
@@ -35,10 +36,6 @@ def find(facts: CorrelationFacts) -> list[Found]:
     if repeated:
         found += _repetitions(facts, ordered, parents, repeated)
     return found
-
-
-def _causes(facts: CorrelationFacts) -> set[str]:
-    return {cause for event, _ in facts.events for cause in event.causation_ids}
 
 
 def _parents(facts: CorrelationFacts, event: SagaEvent) -> list[SagaEvent]:
