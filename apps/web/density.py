@@ -9,18 +9,22 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 COMPACT, COMFORTABLE = "compact", "comfortable"
-_COOKIE = "density"
 _SECONDS = 365 * 24 * 3600
+
+
+def _cookie() -> str:
+    """Its name: as bound to this host and HTTPS as the session's own."""
+    return "__Host-density" if settings.SESSION_COOKIE_SECURE else "density"
 
 
 def is_compact(request: HttpRequest) -> bool:
     """True when this browser has chosen compact rows."""
-    return request.COOKIES.get(_COOKIE) == COMPACT
+    return request.COOKIES.get(_cookie()) == COMPACT
 
 
 def keep(response: HttpResponse, density: str) -> None:
     """Have the browser remember its choice for a year; whatever is not compact is comfortable."""
     chosen = COMPACT if density == COMPACT else COMFORTABLE
     response.set_cookie(
-        _COOKIE, chosen, max_age=_SECONDS, secure=settings.SESSION_COOKIE_SECURE, httponly=True, samesite="Lax"
+        _cookie(), chosen, max_age=_SECONDS, secure=settings.SESSION_COOKIE_SECURE, httponly=True, samesite="Lax"
     )

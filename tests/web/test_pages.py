@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.urls import reverse
@@ -244,3 +246,43 @@ def test_every_icon_that_a_page_uses_is_drawn(sign_in: SignIn, trouble: None) ->
         used = set(re.findall(r"icons\.[^#]*#i-([a-z_]+)", text_of(admin.get(url))))
         assert used <= drawn, url
     assert set(ICONS.values()) <= drawn
+
+
+def test_a_browser_keeps_how_close_its_rows_stand_and_goes_back_to_where_it_chose(
+    sign_in: SignIn, trouble: None, settings: Any
+) -> None:
+    client = sign_in("viewer")
+    assert 'data-density="' not in text_of(client.get("/instances"))
+
+    answer = client.post("/density", {"density": "compact", "next": "/instances?q=is%3Aopen"})
+
+    assert answer.headers["Location"] == "/instances?q=is%3Aopen"
+    assert answer.cookies["density"]["httponly"]
+    assert answer.cookies["density"]["samesite"] == "Lax"
+    assert 'data-density="compact"' in text_of(client.get("/instances"))
+    assert 'class="tl compact"' in text_of(client.get("/correlations/order-owing"))
+    assert client.post("/density", {"density": "x", "next": "https://rival.example/"}).headers["Location"] == "/"
+    assert 'data-density="' not in text_of(client.get("/instances"))
+
+    settings.SESSION_COOKIE_SECURE = True
+    assert client.post("/density", {"density": "compact"}).cookies["__Host-density"]["secure"]
+
+
+def test_services_with_any_name_are_chosen_by_the_address(sign_in: SignIn, tell: Tell) -> None:
+    odd = 'stock, "north" 100%'
+    kinds = EventKind
+    tell(
+        "order-1",
+        (kinds.STEP_COMPLETED, "charge-payment", 1, {"service": "payments"}),
+        (kinds.STEP_COMPLETED, "reserve-stock", 2, {"service": odd}),
+    )
+    client = sign_in("viewer")
+    page = text_of(client.get("/correlations/order-1"))
+    (link,) = {one for one in re.findall(r'href="(\?service=[^"]+)"', page) if "stock" in one}
+
+    chosen = text_of(client.get(f"/correlations/order-1{unescape(link)}"))
+
+    assert 'title="reserve-stock"' in chosen
+    assert 'title="charge-payment"' not in chosen
+    assert "Show 1 row of other services" in chosen
+    assert "do no step of this saga" in text_of(client.get("/correlations/order-1?service=nobody"))
