@@ -140,3 +140,15 @@ def test_compact_rows_are_all_as_high_as_one_line() -> None:
     assert not any(row.is_tall for block in compact.blocks for row in block.rows)
     assert compact.height < comfortable.height
     assert [block.height for block in compact.blocks] == [sum(row.height for row in compact.blocks[0].rows)]
+
+
+def test_the_words_of_a_flow_s_deadline_stay_within_the_plane() -> None:
+    def crowded(due: float) -> bool:
+        work = step("pay", *(attempt(number, start=number * 10, end=number * 10 + 9) for number in range(10)))
+        view = correlation(instance(work, status="running", deadline=due, deadline_reason="flow deadline"))
+        timeline = build(view, at(100))
+        assert timeline.deadline_text.startswith("flow deadline 14:0")
+        return timeline.is_deadline_crowded
+
+    assert not crowded(20)
+    assert crowded(96)

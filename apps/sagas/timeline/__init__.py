@@ -106,6 +106,7 @@ def build(
     drawn = (first * BLOCK_ROWS, min(len(lanes.lanes), (last + 1) * BLOCK_ROWS) - 1)
     pending, more = _pending(view, context)
     deadline = _flow_deadline(view, bounds)
+    deadline_text = f"flow deadline {clock(deadline)}" if deadline is not None else ""
     chips = _chips(time, now_x)
     return Timeline(
         start=bounds.window[0],
@@ -130,7 +131,9 @@ def build(
         now=percent(now_x) if now_x is not None else "",
         now_text=f"+{span(max(0, now - bounds.start))}" if options.is_relative else f"now {clock(now)}",
         deadline=percent(time.at(deadline)) if deadline is not None else "",
-        deadline_text=f"flow deadline {clock(deadline)}" if deadline is not None else "",
+        deadline_text=deadline_text,
+        is_deadline_crowded=deadline is not None
+        and time.at(deadline) + (len(deadline_text) + 3) * bars.CHARACTER > 100,
         failed=sum(lane.failed for lane in lanes.lanes),
         waiting=sum(lane.waiting for lane in lanes.lanes),
         first_failed=next((str(at) for at, lane in enumerate(lanes.lanes) if lane.failed), ""),

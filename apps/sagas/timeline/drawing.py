@@ -297,6 +297,8 @@ class Timeline:
     loaded: tuple[int, int] = field(default=(0, 0))
     #: The services that steps of the saga name, with how many steps each, the first that had work first.
     services: tuple[tuple[str, int], ...] = ()
+    #: Its words stand left of the flow's deadline, as there is no room for them right of it.
+    is_deadline_crowded: bool = False
     #: Rows that are left out because they belong to other services than those asked for.
     left_out: int = 0
 
