@@ -54,8 +54,8 @@ MUTANTS = (
     Mutant(
         "answer before COMMIT",
         "apps/sagas/group_commit.py",
-        "        connection.close_if_unusable_or_obsolete()\n        outcomes = record_all(",
-        "        connection.close_if_unusable_or_obsolete()\n"
+        "        _look_after_connection()\n        outcomes = record_all(",
+        "        _look_after_connection()\n"
         "        _answer([(future, Outcome(len(each.events))) for each, future in group])\n"
         "        outcomes = record_all(",
         ("tests/sagas/test_group_commit.py",),

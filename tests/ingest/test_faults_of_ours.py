@@ -180,5 +180,5 @@ async def test_a_bug_in_every_part_sends_the_sender_away(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(taking_in, "peers", Peers(0, 1, lambda _: None))
     monkeypatch.setattr(taking_in, "record_here", _breaks)
-    answer = await taking_in.take_in(admission, text_of(event()), micros.now())
+    answer = await taking_in.take_in(admission, text_of([event()]), micros.now())
     assert answer.status == 503
