@@ -4,6 +4,8 @@ A seeded generator (`store.py`) fills it through COPY; ten million events by def
 list of the API is fetched again and again, one after the other, with the queries that people type; counted is the wall
 clock of each answer. After that the instances are exported, the past is read anew by as many processes as there are
 cores, sagas past their retention are forgotten and partitions dropped, each for a bounded time.
+
+With `--store FOLDER` the store is filled there once and stays: a second run measures what it finds.
 """
 
 from __future__ import annotations
@@ -15,11 +17,16 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pages import person
 from stage import servers, verdict, web_process
 from store import fill
+
+if TYPE_CHECKING:
+    from apps.projects.models import Project
 
 LIST_MS, REBUILD_RATE = 100.0, 30_000.0
 SECOND = 1_000_000
@@ -69,20 +76,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each of rebuild, retention and export")
+    parser.add_argument("--store", type=Path, help="keep the filled store in this folder, or use the one that is there")
+    parser.add_argument("--fill", action="store_true", help="fill the store and end")
     options = parser.parse_args()
-    with servers():
+    with servers(options.store):
         from apps.projects.models import Project, Source
         from apps.projects.tokens import create_token
 
-        project = Project.objects.create(slug="bench", name="Bench", retention_days=3650)
-        source = Source.objects.create(project=project, name="bench")
-        filled = fill(project.pk, source.pk, events=options.events)
-        rate = filled.events / filled.seconds
-        print(
-            f"      {filled.correlations:,} correlations, {filled.instances:,} instances, {filled.events:,} events"
-            f" in {filled.seconds:.0f} s: {rate:,.0f} events/s"
-        )
-        _sizes(filled.events)
+        project = Project.objects.filter(slug="bench").first() or _filled(options.events)
+        source = Source.objects.get(project=project)
+        if options.fill:
+            return 0
         results = []
         with web_process() as port:
             token = create_token(project, ["read"], name="bench")
@@ -91,6 +95,21 @@ def main() -> int:
         results.append(_rebuild(project.pk, options.seconds))
         _retention(project.pk, options.seconds)
     return 0 if all(results) else 1
+
+
+def _filled(events: int) -> Project:
+    from apps.projects.models import Project, Source
+
+    project = Project.objects.create(slug="bench", name="Bench", retention_days=3650)
+    source = Source.objects.create(project=project, name="bench")
+    filled = fill(project.pk, source.pk, events=events)
+    rate = filled.events / filled.seconds
+    print(
+        f"      {filled.correlations:,} correlations, {filled.instances:,} instances, {filled.events:,} events"
+        f" in {filled.seconds:.0f} s: {rate:,.0f} events/s"
+    )
+    _sizes(filled.events)
+    return project
 
 
 def _sizes(events: int) -> None:

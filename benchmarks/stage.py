@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,12 +23,16 @@ sys.path.insert(0, str(ROOT))
 
 
 @contextmanager
-def servers() -> Iterator[Path]:
-    """Embedded PostgreSQL and Redis in a new data folder; Django is set up to use them and migrated."""
+def servers(kept: Path | None = None) -> Iterator[Path]:
+    """Embedded PostgreSQL and Redis; Django is set up to use them and migrated.
+
+    In a data folder for this time only, or in `kept`, which stays with all that is in it.
+    """
     from apps.lib import embedded
 
-    with tempfile.TemporaryDirectory(prefix="sagascope-bench-") as folder:
+    with nullcontext(str(kept)) if kept else tempfile.TemporaryDirectory(prefix="sagascope-bench-") as folder:
         data = Path(folder)
+        data.mkdir(parents=True, exist_ok=True)
         os.environ["SAGASCOPE_DATA"] = folder
         os.environ["DJANGO_SETTINGS_MODULE"] = "apps.config.settings"
         os.environ.setdefault("SECRET_KEY", "a key for the time of a benchmark, of no use to anybody")
