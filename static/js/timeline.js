@@ -57,8 +57,7 @@
   function go(search, { replace = false, keepScroll = true } = {}) {
     const target = new URL(search, location.href);
     const url = target.pathname + target.search;
-    if (replace) history.replaceState(null, "", url);
-    else history.pushState(null, "", url);
+    history[replace ? "replaceState" : "pushState"](null, "", url);
     load(target, keepScroll);
   }
 
@@ -359,20 +358,17 @@
     f: () => document.querySelector(".tools [data-key=f]")?.click(),
     c: () => document.querySelector(".tools [data-key=c]")?.click(),
     a: () => document.querySelector(".tools [data-key=a]")?.click(),
-    s: () => chooseServices(),
+    s: () => {
+      const menu = document.querySelector(".tools details[data-key=s]");
+      menu?.toggleAttribute("open");
+      menu?.querySelector(menu.open ? "a" : "summary").focus();
+    },
     ArrowLeft: () => pan(-0.25),
     ArrowRight: () => pan(0.25),
     Escape: () => document.querySelector(".insp [data-close]")?.click(),
     "[": () => document.querySelectorAll(".twist:not(.shut)")[0]?.click(),
     "]": () => document.querySelectorAll(".twist.shut")[0]?.click(),
   };
-
-  function chooseServices() {
-    const menu = document.querySelector(".tools details[data-key=s]");
-    if (!menu) return;
-    menu.open = !menu.open;
-    (menu.open ? menu.querySelector("a") : menu.querySelector("summary")).focus();
-  }
 
   document.addEventListener("keydown", (event) => {
     if (event.target.matches?.("input, textarea, select, [data-grip]") || event.ctrlKey || event.metaKey || event.altKey) return;
