@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from django.conf import settings
 
-from tests.faults import queues, storms
+from tests.faults import keeping, queues, storms
 from tests.faults.system import pause, resume
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ FAULTS = (
         Fault("F11", f"consumers of {name} die: consume.stored and anywhere", queues.killed_consumer(name), 20, 200)
         for name in ("redis", "sqs", "rabbitmq", "kafka", "nats")
     ),
+    Fault("F15", "poison at the head of a queue", queues.poison, 3, 30),
     Fault("F18", "all connections of PostgreSQL are taken", idle_clients, 10, 100, within=8, pause=6),
     Fault("F12", "a storm of duplicates and of other bodies", storms.duplicates, 10, 50),
     Fault("F16", "the disk is full", storms.full_disk, 5, 50, within=5, needs_small_disk=True),
@@ -190,6 +191,7 @@ FAULTS = (
     Fault("F25", "thousands are stuck in one minute", storms.stuck_crowd, 1, 4),
     Fault("F26", "two of every worker at once", storms.two_of_each, 4, 40),
     Fault("F28", "the past is read anew while events come", storms.rebuilt_while_told, 2, 10),
+    Fault("F29", "a person is erased while everything goes on", keeping.erasing, 10, 50),
     Fault("F31", "far more than fits", storms.overload, 2, 10, within=10),
     *(Fault("F24", f"die at {name}", point(name), 10, 100, pause=6, tells=True) for name in _NOTIFIER),
 )

@@ -43,7 +43,8 @@ def test_an_armed_point_ends_one_process_and_no_other(tmp_path: Path) -> None:
 def test_every_point_of_the_code_is_described_and_the_other_way_round() -> None:
     files = (ROOT / "apps").rglob("*.py")
     used = [name for file in files for name in re.findall(r'failpoints\.reach\("([\w.]+)"\)', file.read_text())]
-    assert sorted(used) == sorted(failpoints.POINTS)
+    # A way in may have two forms, and then one point lies in both.
+    assert sorted(set(used)) == sorted(failpoints.POINTS)
 
 
 def test_every_point_is_died_at() -> None:
