@@ -44,11 +44,14 @@ async def test_a_project_with_too_many_requests_in_hand_waits_and_others_do_not(
     commit, both_wait = asyncio.Event(), asyncio.Event()
     arrived = 0
 
-    async def submitted(*_: Any) -> Outcome:
+    def submitted(*_: Any) -> asyncio.Future[Outcome]:
         nonlocal arrived
         arrived += 1
         if arrived == 2:
             both_wait.set()
+        return asyncio.ensure_future(committed())
+
+    async def committed() -> Outcome:
         await commit.wait()
         return Outcome(accepted=1)
 
