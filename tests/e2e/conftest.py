@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.test import Client
-from playwright.sync_api import Page
+from playwright.sync_api import FloatRect, Locator, Page
 
 from apps.lib import micros
 from apps.lib.micros import MINUTE, SECOND, Micros
@@ -34,6 +34,15 @@ class Shop:
         """Events of one order, each so many seconds after `begin`."""
         events = [event(order, kind, step, begin + round(at * SECOND), **more) for kind, step, at, more in told]
         record(self.project.pk, self.source.pk, events)
+
+
+def box_of(locator: Locator) -> FloatRect:
+    """Where an element stands. A live page may replace it at any moment: then the one in its place is looked for."""
+    for _ in range(200):
+        box = locator.bounding_box()
+        if box is not None:
+            return box
+    raise AssertionError(f"{locator} is never to be seen")
 
 
 @pytest.fixture

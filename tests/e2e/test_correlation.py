@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 from apps.lib import micros
 from apps.lib.micros import MINUTE, SECOND, Micros
 from apps.sagas.events import EventKind as Kind
-from tests.e2e.conftest import Shop
+from tests.e2e.conftest import Shop, box_of
 
 pytestmark = pytest.mark.e2e
 
@@ -56,8 +56,7 @@ def test_a_window_is_brushed_zoomed_moved_and_folds_open(saga: Page) -> None:
     expect(page.get_by_text(re.compile("^live"))).to_be_visible()
     page.wait_for_load_state("networkidle")
     whole = window_of(page)
-    box = page.locator("[data-brush]").bounding_box()
-    assert box is not None
+    box = box_of(page.locator("[data-brush]"))
     page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 20)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.98, box["y"] + 20, steps=4)

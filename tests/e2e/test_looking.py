@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import Shop
+from tests.e2e.conftest import Shop, box_of
 from tests.e2e.test_correlation import BEGIN, STORY, row
 
 pytestmark = pytest.mark.e2e
@@ -55,28 +55,23 @@ def test_a_timeline_shows_the_work_of_the_services_that_are_chosen(saga: Page) -
 
 def test_compact_rows_are_a_choice_that_the_browser_keeps(site: str, saga: Page) -> None:
     page = saga
-    tall = row(page, "refund-payment").bounding_box()
-    assert tall is not None
+    tall = box_of(row(page, "refund-payment"))
     page.keyboard.press("d")
     expect(page.locator(".tl.compact")).to_have_count(1)
-    low = row(page, "refund-payment").bounding_box()
-    assert low is not None
+    low = box_of(row(page, "refund-payment"))
     assert low["height"] < tall["height"] / 2
     # What undoes still meets what it undoes: the end of the connector stands in the middle of its row.
-    tip = page.locator("[data-tie] .tie-head").bounding_box()
-    assert tip is not None
+    tip = box_of(page.locator("[data-tie] .tie-head"))
     assert tip["y"] + tip["height"] / 2 == pytest.approx(low["y"] + low["height"] / 2, abs=2)
     assert page.evaluate("window.isSamePage")
 
     page.goto(f"{site}/instances")
-    compact = page.locator("tbody tr").first.bounding_box()
+    compact = box_of(page.locator("tbody tr").first)
     switch = page.get_by_role("button", name="Compact rows")
     expect(switch).to_have_attribute("aria-pressed", "true")
     switch.click()
     expect(switch).to_have_attribute("aria-pressed", "false")
-    comfortable = page.locator("tbody tr").first.bounding_box()
-    assert compact is not None
-    assert comfortable is not None
+    comfortable = box_of(page.locator("tbody tr").first)
     assert compact["height"] < comfortable["height"]
     page.reload()
     expect(page.locator("html[data-density]")).to_have_count(0)

@@ -18,7 +18,7 @@ from apps.projects.models import AuditEntry
 from apps.projects.tokens import create_token
 from apps.sagas.events import EventKind as Kind
 from apps.sagas.recording import record
-from tests.e2e.conftest import Shop
+from tests.e2e.conftest import Shop, box_of
 from tests.ingest.formats.temporal_history import BEGIN, RUN, History
 
 pytestmark = pytest.mark.e2e
@@ -82,13 +82,8 @@ def test_two_engines_and_a_service_stand_in_one_picture(site: str, signed_in: Pa
         expect(row(page, flow).locator(".words")).to_contain_text(f"run {run}"[:30])
         expect(page.locator(".saga-meta")).to_contain_text(run)
     # On one scale: the customs' task began after the payment ended and ended before the courier failed.
-    paid, filed = (
-        row(page, name).locator(".plane a").last.bounding_box() for name in ("charge-payment", "FileDeclaration")
-    )
-    failed = row(page, "book-courier").locator(".plane a").last.bounding_box()
-    assert paid is not None
-    assert filed is not None
-    assert failed is not None
+    paid, filed = (box_of(row(page, name).locator(".plane a").last) for name in ("charge-payment", "FileDeclaration"))
+    failed = box_of(row(page, "book-courier").locator(".plane a").last)
     assert paid["x"] < filed["x"] + filed["width"] <= failed["x"] + failed["width"] + 1
 
 
@@ -111,11 +106,8 @@ def test_a_child_s_steps_stand_inside_its_parent_and_can_be_shut_away(site: str,
     assert names(page) == inside
 
     # Its frame holds its own rows, and none of its parent's.
-    frame = page.locator(".b-nest").bounding_box()
-    label, stock = (row(page, name).bounding_box() for name in ("create-label", "reserve-stock"))
-    assert frame is not None
-    assert label is not None
-    assert stock is not None
+    frame = box_of(page.locator(".b-nest"))
+    label, stock = (box_of(row(page, name)) for name in ("create-label", "reserve-stock"))
     assert frame["y"] < label["y"]
     assert label["y"] < frame["y"] + frame["height"] <= stock["y"]
 
