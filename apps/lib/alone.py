@@ -40,6 +40,9 @@ class Hold:
     def release(self) -> None:
         """Let others have it. Does nothing when it is gone already. Raises DatabaseError when PostgreSQL is away."""
         if self._apart is not None:
+            # The pooler ends the session of who leaves a transaction open, but the lock only when that has happened.
+            with suppress(DatabaseError):
+                self._apart.rollback()
             with suppress(DatabaseError):
                 self._apart.close()
         elif self.lasts():
