@@ -64,6 +64,9 @@ async def _paced(port: int, token: str, bodies: list[bytes], rate: float) -> lis
     waits: list[float] = []
 
     async def send(body: bytes, due: float) -> None:
+        # The server closes what was idle for long.
+        while idle and idle[-1][0].at_eof():
+            idle.pop()[1].close()
         reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
         writer.write(head + str(len(body)).encode() + b"\r\n\r\n" + body)
         answer = await reader.readuntil(b"\r\n\r\n")

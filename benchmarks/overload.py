@@ -12,16 +12,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import uvloop
 from ingest import _plain
+from latency import _memory
 from stage import servers, verdict, web_process
 
 TIMES, BATCH, QUIET_SECONDS = 5, 500, 0.2
@@ -50,6 +49,9 @@ class Sender:
         self.open += 1
         started = time.perf_counter()
         try:
+            # The server closes what was idle for long.
+            while self._free and self._free[-1][0].at_eof():
+                self._free.pop()[1].close()
             reader, writer = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
             writer.write(self._head + str(len(body)).encode() + b"\r\n\r\n" + body)
             answer = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -95,17 +97,22 @@ async def _measured(port: int, tokens: list[str], seconds: float) -> bool:
     quiet.seconds.clear()
     noisy.statuses.clear()
     noisy.accepted = 0
-    memory, dropped = await _overload(noisy, quiet, bodies, rate * TIMES / BATCH, seconds)
+    memory, dropped = await _overload(port, noisy, quiet, bodies, rate * TIMES / BATCH, seconds)
     told = ", ".join(f"{count:,} answered {status or 'not at all'}" for status, count in sorted(noisy.statuses.items()))
     stored = noisy.accepted / seconds
     print(f"      {told}; {dropped:,} requests not even sent; {stored:,.0f} events/s stored", flush=True)
     quiet_ms = sorted(quiet.seconds)[len(quiet.seconds) * 99 // 100] * 1_000
     drained = await _drained(noisy, quiet, usual)
     third = max(len(memory) // 3, 1)
-    first, last = statistics.median(memory[third : 2 * third]), statistics.median(memory[-third:])
+    first, last = (
+        [web + sum(recorders) for web, recorders in part] for part in (memory[third:][:third], memory[-third:])
+    )
+    largest = max(max(web, *recorders) for web, recorders in memory)
+    print(f"      memory: web process and its recorders together {statistics.median(last):.0f} MB", flush=True)
+    growth = statistics.median(last) / statistics.median(first)
     results = [
-        verdict("memory of the web process and its recorders, last third", last, MEMORY_MB, unit=" MB", at_most=True),
-        verdict("the same, times that of the middle third", last / first, GROWTH, at_most=True),
+        verdict("memory of the web process or of a recorder, at most", largest, MEMORY_MB, unit=" MB", at_most=True),
+        verdict("all of them in the last third, times that of the middle third", growth, GROWTH, at_most=True),
         verdict("answer to a quiet project, p99", quiet_ms, QUIET_MS, unit=" ms", at_most=True),
         verdict("requests of the quiet project refused", quiet.statuses.total() - quiet.statuses[200], 0, at_most=True),
         verdict("over after", drained, DRAIN_SECONDS, unit=" s", at_most=True),
@@ -146,12 +153,12 @@ async def _possible(noisy: Sender, bodies: Iterator[bytes]) -> float:
 
 
 async def _overload(
-    noisy: Sender, quiet: Sender, bodies: Iterator[bytes], requests_per_second: float, seconds: float
-) -> tuple[list[float], int]:
-    """Samples of memory in MB, and how many requests could not be sent in time."""
+    port: int, noisy: Sender, quiet: Sender, bodies: Iterator[bytes], requests_per_second: float, seconds: float
+) -> tuple[list[tuple[float, list[float]]], int]:
+    """Samples of memory in MB, of the web process and its recorders, and how many requests were not sent in time."""
     # What is sent again and again is a duplicate: that is work as well, and making new ones would take our core.
     prepared = [next(bodies) for _ in range(400)]
-    memory: list[float] = []
+    memory: list[tuple[float, list[float]]] = []
     tasks: set[asyncio.Task[None]] = set()
     dropped, sent, began = 0, 0, time.monotonic()
     next_sample, next_quiet = began, began
@@ -172,7 +179,7 @@ async def _overload(
             task.add_done_callback(tasks.discard)
         if now >= next_sample:
             next_sample += 1.0
-            memory.append(_resident_mb())
+            memory.append(_memory(port))
         await asyncio.sleep(0.01)
     return memory, dropped
 
@@ -188,26 +195,6 @@ async def _drained(noisy: Sender, quiet: Sender, usual: float) -> float:
                 break
         await asyncio.sleep(0.1)
     return time.monotonic() - began
-
-
-def _resident_mb() -> float:
-    """Of all processes of ours that run the product, PostgreSQL and this one apart."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    parents: dict[int, int] = {}
-    pages: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            pid = int(folder.name)
-            try:
-                parents[pid] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                resident, shared = (int(each) for each in (folder / "statm").read_text().split()[1:3])
-                pages[pid] = resident - shared
-            except OSError:
-                continue
-    ours = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
-        ours |= more
-    return sum(pages.get(pid, 0) for pid in ours - {os.getpid()}) * page / 1e6
 
 
 if __name__ == "__main__":

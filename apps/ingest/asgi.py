@@ -18,7 +18,7 @@ from django.http.request import split_domain_port, validate_host
 from apps.ingest import answers, door, pushes
 from apps.ingest.answers import Answer, Refusal
 from apps.ingest.recorders import RecorderGoneError, Recorders
-from apps.ingest.shares import Allowances, Shares
+from apps.ingest.shares import Allowances, Shares, Turns, too_many
 from apps.ingest.taking_in import in_thread, take_in
 from apps.lib import micros, telemetry
 from apps.lib.time_limit import TimeLimit
@@ -29,6 +29,13 @@ logger = logging.getLogger(__name__)
 PATH = "/api/v1/events"
 #: Bytes of bodies held at once; beyond that senders are told to come again. Bounds the memory of a process.
 MOST_HELD_BYTES = 64 * 1024 * 1024
+#: Bytes of one project's bodies in hand at once; what comes on top is not read yet. Work for a third of a second, so
+#: that nobody waits longer for the events of others.
+TURN_BYTES = 2 * 1024 * 1024
+#: What a body counts for whose length is not stated.
+UNKNOWN_BYTES = 256 * 1024
+#: A sender gets its turn by then, or is told to come again.
+TURN_SECONDS = 5.0
 #: A sender must have sent its body by then.
 READ_SECONDS = 30.0
 #: A sender hears by then whether its events are stored: when PostgreSQL hangs, that they are not known to be.
@@ -43,6 +50,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 T = TypeVar("T")
 
 _shares = Shares(settings.INGEST_MAX_REQUESTS_PER_PROJECT)
+_turns = Turns(TURN_BYTES)
 _allowances = Allowances()
 #: Those of this web process, which starts and stops them.
 recorders = Recorders()
@@ -94,16 +102,42 @@ async def _answer(scope: MutableMapping[str, Any], receive: Receive) -> Answer:
         admission = await _in_time(in_thread(door.admit, headers))
     rate = settings.INGEST_EVENTS_PER_SECOND
     _allowances.check(admission.source_id, rate)
-    parts: list[bytes] = []
+    size = _stated_length(headers)
     with _shares.held(admission.project_id):
+        if not _turns.take(admission.project_id, size):
+            await _own_turn(admission.project_id, size)
         try:
-            await _read(receive, parts, settings.INGEST_MAX_BODY_BYTES)
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            answer = await _in_time(_take_in(admission, body, micros.now()))
+            answer = await _answer_body(admission, receive)
         finally:
-            _hold(-sum(map(len, parts)))
+            _turns.give_back(admission.project_id, size)
     _allowances.charge(admission.source_id, rate, answer.items)
     return answer
+
+
+async def _answer_body(admission: door.Admission, receive: Receive) -> Answer:
+    parts: list[bytes] = []
+    try:
+        await _read(receive, parts, settings.INGEST_MAX_BODY_BYTES)
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return await _in_time(_take_in(admission, body, micros.now()))
+    finally:
+        _hold(-sum(map(len, parts)))
+
+
+def _stated_length(headers: Headers) -> int:
+    """What a body counts for before it is read. That it is a number and within the limit has been checked."""
+    for name, value in headers:
+        if name == b"content-length":
+            return max(int(value), 1)
+    return UNKNOWN_BYTES
+
+
+async def _own_turn(project_id: int, size: int) -> None:
+    try:
+        with TimeLimit(TURN_SECONDS):
+            await _turns.wait(project_id, size)
+    except TimeoutError:
+        raise too_many("this project sends more than can be stored now", 1.0, _CLOSE) from None
 
 
 async def _in_time(work: Awaitable[T]) -> T:

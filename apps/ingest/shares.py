@@ -6,7 +6,9 @@ the event loop's thread alone.
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -47,6 +49,70 @@ class Shares:
                 self._in_hand[project_id] = left
             else:
                 del self._in_hand[project_id]
+
+
+class Turns:
+    """Bytes of a project's bodies that are being read and recorded at once; what comes on top waits for its turn.
+
+    Recorders take what they are sent in its order, so what one project has with them everybody else waits for. Who
+    waits for a turn has not been read yet: the sender feels it as a slow connection, and no memory is held for it.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self._in_hand: dict[int, int] = {}
+        self._waiting: dict[int, deque[tuple[int, asyncio.Future[None]]]] = {}
+
+    def take(self, project_id: int, size: int) -> bool:
+        """Begin at once; False when there is too much in hand or others came first."""
+        if project_id in self._waiting or not self._fits(project_id, size):
+            return False
+        self._in_hand[project_id] = self._in_hand.get(project_id, 0) + size
+        return True
+
+    async def wait(self, project_id: int, size: int) -> None:
+        """Begin when those who came first have had their turn. Cancelled, it has taken nothing."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (size, turn)
+        self._waiting.setdefault(project_id, deque()).append(entry)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._waiting[project_id].remove(entry)
+                self._go_on(project_id)
+            else:
+                self.give_back(project_id, size)
+            raise
+
+    def give_back(self, project_id: int, size: int) -> None:
+        """It is done: whoever waits may begin."""
+        left = self._in_hand[project_id] - size
+        if left:
+            self._in_hand[project_id] = left
+        else:
+            del self._in_hand[project_id]
+        self._go_on(project_id)
+
+    def _fits(self, project_id: int, size: int) -> bool:
+        """One alone always does, however large it is."""
+        in_hand = self._in_hand.get(project_id, 0)
+        return not in_hand or in_hand + size <= self.most_bytes
+
+    def _go_on(self, project_id: int) -> None:
+        waiting = self._waiting.get(project_id)
+        if waiting is None:
+            return
+        while waiting and self._fits(project_id, waiting[0][0]):
+            size, turn = waiting[0]
+            if turn.done():
+                # It was cancelled in this very moment, and takes itself away.
+                return
+            waiting.popleft()
+            self._in_hand[project_id] = self._in_hand.get(project_id, 0) + size
+            turn.set_result(None)
+        if not waiting:
+            del self._waiting[project_id]
 
 
 class Allowances:

@@ -10,7 +10,8 @@ from asgiref.sync import sync_to_async
 
 from apps.ingest import asgi, taking_in
 from apps.ingest.answers import Refusal
-from apps.ingest.shares import Allowances, Shares
+from apps.ingest.shares import Allowances, Shares, Turns
+from apps.lib import time_limit
 from apps.projects import tokens
 from apps.projects.models import Project, Source
 from apps.projects.tokens import create_token
@@ -86,6 +87,70 @@ async def test_a_source_that_is_too_fast_is_told_when_to_come_again(
 
     clock.now += 3.0
     assert (await fast.post(text_of(event(30)))).status == 200
+
+
+async def test_a_project_has_so_many_bytes_in_hand_and_the_rest_waits_in_order() -> None:
+    turns = Turns(100)
+    begun: list[str] = []
+
+    async def work(name: str, project: int, size: int) -> None:
+        if not turns.take(project, size):
+            await turns.wait(project, size)
+        begun.append(name)
+
+    # One alone may be larger than all together.
+    assert turns.take(1, 500)
+    tasks = [asyncio.create_task(work(name, 1, size)) for name, size in (("a", 60), ("b", 60), ("c", 10))]
+    await asyncio.sleep(0)
+    assert turns.take(2, 60), "others do not wait"
+    assert begun == []
+
+    turns.give_back(1, 500)
+    await asyncio.sleep(0)
+    # c would fit, but b came first.
+    assert begun == ["a"]
+    assert not turns.take(1, 10)
+    turns.give_back(1, 60)
+    await asyncio.gather(*tasks)
+    assert begun == ["a", "b", "c"]
+    turns.give_back(1, 60)
+    turns.give_back(1, 10)
+    turns.give_back(2, 60)
+    assert (turns._in_hand, turns._waiting) == ({}, {})
+
+
+async def test_who_goes_away_while_waiting_keeps_nobody_waiting() -> None:
+    turns = Turns(100)
+    assert turns.take(1, 100)
+    first, second, third = [asyncio.create_task(turns.wait(1, size)) for size in (90, 20, 30)]
+    await asyncio.sleep(0)
+    first.cancel()
+    # This one is given its turn and cancelled before it learns of it.
+    turns.give_back(1, 100)
+    second.cancel()
+    await asyncio.gather(first, second, third, return_exceptions=True)
+
+    assert (first.cancelled(), second.cancelled(), third.done()) == (True, True, True)
+    assert turns._in_hand == {1: 30}
+    turns.give_back(1, 30)
+    assert (turns._in_hand, turns._waiting) == ({}, {})
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_who_gets_no_turn_in_time_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(time_limit, "STEP_SECONDS", 0.001)
+    monkeypatch.setattr(asgi, "_turns", Turns(10))
+    busy, other = [await sync_to_async(sender)(slug) for slug in ("busy", "other")]
+    (project,) = [pk async for pk in Project.objects.filter(slug="busy").values_list("pk", flat=True)]
+    assert asgi._turns.take(project, 1)
+
+    refused = await busy.post(text_of(event(1)))
+    assert (refused.status, refused.headers["retry-after"], refused.json["code"]) == (429, "1", "too_many_requests")
+    assert (await other.post(text_of(event(1)))).status == 200
+
+    asgi._turns.give_back(project, 1)
+    assert (await busy.post(text_of(event(1)))).json == {"accepted": 1, "duplicates": 0, "rejected": []}
 
 
 def test_an_allowance_is_what_the_rate_says_over_time() -> None:
