@@ -142,6 +142,8 @@ function countTimes(within) {
 const SLOW = 15000;
 const POLL = 5000;
 const GAP = 250;
+// So long a look may take before another one is made without its answer; and so long is a burst held back at most.
+const PATIENCE = 8000;
 const live = { socket: null, isOpen: false, wasTried: false, hasFailed: false, lastAt: Date.now(), startedAt: 0, cost: 0, asked: new Set(), timer: 0, retry: 0, isTold: false, isAnswering: false, again: 0 };
 
 function isBusy(fragment) {
@@ -155,7 +157,9 @@ function isBusy(fragment) {
 
 function refresh() {
   live.timer = 0;
-  if (document.hidden || live.asked.size) return;
+  if (document.hidden) return;
+  if (live.asked.size && Date.now() - live.startedAt < PATIENCE) return;
+  live.asked.clear();
   const fragments = [...document.querySelectorAll("[data-live]")].filter((fragment) => !isBusy(fragment));
   if (!fragments.length) return;
   live.startedAt = Date.now();
@@ -171,7 +175,7 @@ function refresh() {
 // one look costs the server.
 function refreshSoon() {
   if (live.timer) return;
-  const wait = Math.max(0, live.startedAt + Math.max(GAP, 4 * live.cost) - Date.now());
+  const wait = Math.max(0, live.startedAt + Math.min(Math.max(GAP, 4 * live.cost), PATIENCE) - Date.now());
   live.timer = setTimeout(refresh, wait);
 }
 
@@ -277,7 +281,7 @@ setInterval(() => {
   countTimes(document);
   showPill();
   // A request that never came back must not stop the page for good.
-  if (Date.now() - live.startedAt > 30000) live.asked.clear();
+  if (live.asked.size && Date.now() - live.startedAt >= PATIENCE) refreshSoon();
   if (Date.now() - Math.max(live.lastAt, live.startedAt) >= (live.isOpen ? SLOW : POLL)) refreshSoon();
 }, 1000);
 
