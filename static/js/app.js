@@ -277,13 +277,13 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden && document.querySelector("[data-live]")) refreshSoon();
 });
 
-setInterval(() => {
+function lookAround() {
   countTimes(document);
   showPill();
   // A request that never came back must not stop the page for good.
   if (live.asked.size && Date.now() - live.startedAt >= PATIENCE) refreshSoon();
   if (Date.now() - Math.max(live.lastAt, live.startedAt) >= (live.isOpen ? SLOW : POLL)) refreshSoon();
-}, 1000);
+}
 
 // Rows that arrive wait to be asked for: "12 new" ------------------------------------------------------------------
 
@@ -379,7 +379,11 @@ document.addEventListener("click", async (event) => {
 
 showTimes(document);
 countTimes(document);
-connect();
+// Not before htmx knows the fragments, which it does when all scripts are there: what is asked earlier is lost.
+document.addEventListener("DOMContentLoaded", () => {
+  connect();
+  setInterval(lookAround, 1000);
+});
 
 // Definition editor: the line numbers follow what is typed ------------------------------------------------------------
 

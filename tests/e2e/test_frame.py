@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from apps.alerts.sweeping import sweep
 from apps.lib import micros
 from apps.projects.models import Membership, Project, Role
+from apps.sagas.events import EventKind
 from tests.e2e.conftest import Shop
 
 pytestmark = pytest.mark.e2e
@@ -59,3 +62,23 @@ def test_new_rows_are_told_of_beside_the_table_and_move_nothing(
     assert page.evaluate(HEAD) == head
     told.click()
     expect(page.get_by_role("link", name="order-2")).to_be_visible()
+
+
+def test_what_happens_while_a_page_is_still_loading_shows_at_once(site: str, signed_in: Page, shop: Shop) -> None:
+    """A look at a page that is not ready for its answer is lost, and the next one waits for it."""
+    page = signed_in
+    shop.begins("order-7")
+    held: list[Route] = []
+    page.route(re.compile(r"/tips[^/]*\.js"), lambda route: held.append(route))
+    page.clock.install()
+    with page.expect_request(re.compile(r"/tips[^/]*\.js")):
+        page.goto(f"{site}/correlations/order-7", wait_until="commit")
+    for _ in range(10):
+        page.evaluate("fetch('/healthz')")
+    shop.tells("order-7", (EventKind.STEP_FAILED, "charge-payment", 0, {"error": "card declined"}), begin=micros.now())
+    page.clock.pause_at(page.evaluate("Date.now()") + 500)
+    held[0].continue_()
+
+    expect(page.locator("html[data-socket=open]")).to_have_count(1)
+    page.clock.run_for(2000)
+    expect(page.get_by_role("main")).to_contain_text("card declined")
