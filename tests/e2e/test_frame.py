@@ -69,7 +69,11 @@ def test_what_happens_while_a_page_is_still_loading_shows_at_once(site: str, sig
     page = signed_in
     shop.begins("order-7")
     held: list[Route] = []
-    page.route(re.compile(r"/tips[^/]*\.js"), lambda route: held.append(route))
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(re.compile(r"/tips[^/]*\.js"), hold)
     page.clock.install()
     with page.expect_request(re.compile(r"/tips[^/]*\.js")):
         page.goto(f"{site}/correlations/order-7", wait_until="commit")
