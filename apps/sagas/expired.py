@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from apps.sagas.forgetting import Forgotten
     from apps.sagas.merging import Workspace
 
-#: Whether there are any is asked so often: most installations begin without.
-_ASK_AGAIN_SECONDS = 60.0
 _NOTE = """
 INSERT INTO expired_correlation (digest, project_id, expired_at) SELECT unnest(%s::bytea[]), unnest(%s::bigint[]), %s
 ON CONFLICT (digest) DO UPDATE SET expired_at = excluded.expired_at
@@ -39,15 +36,11 @@ WHERE c.shard = k.shard AND c.id = k.id
 """
 _FIND = "SELECT digest FROM expired_correlation WHERE digest = ANY(%s::bytea[])"
 
-#: Until when it is known, by the monotonic clock, that there are none.
-_none = {"until": 0.0}
-
 
 def note(forgotten: Sequence[Forgotten], now: Micros) -> None:
     """Remember that these were forgotten, in the transaction that is open."""
     if not forgotten:
         return
-    forget_cached()
     digests = [_digest(one.project_id, one.correlation_id) for one in forgotten]
     with connection.cursor() as cursor:
         cursor.execute(_NOTE, [digests, [one.project_id for one in forgotten], now])
@@ -64,8 +57,6 @@ def forget_old(now: Micros) -> int:
 
 def mark_stragglers(cursor: psycopg.Cursor, works: Iterable[Workspace]) -> None:
     """Mark those, among correlations just begun, that retention has forgotten before, for all that comes of them."""
-    if monotonic() < _none["until"]:
-        return
     new = {_digest(work.project_id, work.correlation_id): work for work in works if work.is_new}
     if not new:
         return
@@ -75,21 +66,11 @@ def mark_stragglers(cursor: psycopg.Cursor, works: Iterable[Workspace]) -> None:
         work.is_straggler = True
     if found:
         cursor.execute(_MARK, [[work.shard for work in found], [work.uuid for work in found]])
-    else:
-        cursor.execute("SELECT EXISTS (SELECT 1 FROM expired_correlation)", prepare=True)
-        row = cursor.fetchone()
-        if row is not None and not row[0]:
-            _none["until"] = monotonic() + _ASK_AGAIN_SECONDS
 
 
 def marked(event: SagaEvent) -> SagaEvent:
     """The event as that of a straggler."""
     return msgspec.structs.replace(event, flags=tuple(sorted({*event.flags, AFTER_RETENTION})))
-
-
-def forget_cached() -> None:
-    """Ask again whether there are any."""
-    _none["until"] = 0.0
 
 
 def _digest(project_id: int, correlation_id: str) -> bytes:

@@ -210,6 +210,21 @@ def test_a_straggler_of_a_forgotten_saga_begins_no_saga_that_waits(source: Sourc
     assert other.deadline_at is not None
 
 
+def test_a_straggler_is_known_for_one_at_once_whoever_forgot_its_saga(source: Source) -> None:
+    told(source, *whole("order-1"))
+    expire(START + 31 * DAY)
+    noted = list(ExpiredCorrelation.objects.all())
+    ExpiredCorrelation.objects.all().delete()
+    told(source, started("reserve-stock", 0, correlation_id="order-2"))
+    # Another process forgets the first sagas ever forgotten, just now.
+    ExpiredCorrelation.objects.bulk_create(noted)
+
+    told(source, straggler("order-1"))
+
+    late = Instance.objects.get(project_id=source.project_id, correlation_id="order-1")
+    assert (late.annotations, late.deadline_at) == (["after_retention"], None)
+
+
 def test_what_follows_a_straggler_is_one_too_whatever_its_flow(source: Source) -> None:
     told(source, *whole("order-1"))
     expire(START + 31 * DAY)
