@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from django.conf import settings
 
-from tests.faults import keeping, queues, storms
+from tests.faults import keeping, orders, queues, storms
 from tests.faults.system import pause, resume
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ FAULTS = (
         Fault("F11", f"consumers of {name} die: consume.stored and anywhere", queues.killed_consumer(name), 20, 200)
         for name in ("redis", "sqs", "rabbitmq", "kafka", "nats")
     ),
+    Fault("F13", "any order, two thousand sagas at once", orders.permutations, 1, 10, is_long=True),
     Fault("F15", "poison at the head of a queue", queues.poison, 3, 30),
     Fault("F18", "all connections of PostgreSQL are taken", idle_clients, 10, 100, within=8, pause=6),
     Fault("F12", "a storm of duplicates and of other bodies", storms.duplicates, 10, 50),
