@@ -184,6 +184,7 @@ FAULTS = (
         for name in ("redis", "sqs", "rabbitmq", "kafka", "nats")
     ),
     Fault("F13", "any order, two thousand sagas at once", orders.permutations, 1, 10, is_long=True),
+    Fault("F14", "late: after end, alert and retention", orders.late, 1, 10, is_long=True),
     Fault("F15", "poison at the head of a queue", queues.poison, 3, 30),
     Fault("F18", "all connections of PostgreSQL are taken", idle_clients, 10, 100, within=8, pause=6),
     Fault("F12", "a storm of duplicates and of other bodies", storms.duplicates, 10, 50),
