@@ -17,6 +17,7 @@ from apps.lib.read_limit import read_limit
 from apps.sagas import definitions, histogram
 from apps.sagas.interpretation import UNDECLARED
 from apps.sagas.models import Flow, FlowVersion
+from apps.sagas.rollups import OTHER
 from apps.sagas.watermarks import stuck_condition, watermarks
 
 #: Windows of more minutes than these are read by hour.
@@ -108,13 +109,16 @@ def flow_summaries(
 ) -> list[FlowSummary]:
     """Every flow of a project, by name, with its last `window`; or only one of them. Raises ReadTooLongError."""
     with read_limit():
-        flows = flow_names(project_id) if flow is None else [flow]
+        known = flow_names(project_id)
+        flows = known if flow is None else [flow]
         counts = _counts(project_id, now - window, now + MINUTE, flows=flows, step="")
         durations = _histograms("runs", project_id, now - window, now + MINUTE, flows=flows, step="")
         stuck, params = stuck_condition(watermarks(project_id, now))
         open_now = _by_flow("instance.ended_at IS NULL", [], project_id)
         stuck_now = _by_flow(stuck, params, project_id)
         declared = _newest_definitions(project_id)
+    if OTHER in known and flow in {None, OTHER}:
+        open_now, stuck_now = _with_others(open_now, known), _with_others(stuck_now, known)
     names = set(flows) - {UNDECLARED}
     names.update(name for name, _ in counts)
     names.update(open_now if flow is None else open_now.keys() & {flow})
@@ -140,6 +144,12 @@ def flow_summaries(
             )
         )
     return summaries
+
+
+def _with_others(counts: dict[str, int], known: Sequence[str]) -> dict[str, int]:
+    """Counts by flow, of which those beyond the most that are counted by name are counted together."""
+    found = {name: counts[name] for name in known if name in counts}
+    return found | {OTHER: sum(counts.values()) - sum(found.values())}
 
 
 def quantiles(buckets: dict[int, int]) -> Quantiles:

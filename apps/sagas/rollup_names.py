@@ -3,7 +3,7 @@
 Names belong to code, so there are few of them, until somebody puts an order number into one. Then every saga would
 leave rows of its own in the rollups for ever, and pages would list a million steps. The first MOST_FLOWS flows of a
 project and the first MOST_STEPS steps and MOST_VERSIONS versions of a flow are counted by name; all others count as
-OTHER. Only sums are folded: an event, a step and an instance keep the name that they came with.
+OTHER. Only sums and variants are folded: an event, a step and an instance keep the name that they came with.
 
 A name that was admitted stays so, and where names are full none is admitted any more: what a step was counted as once
 it is for ever, so that it can be taken back. Whoever admits names of a project waits for others who do, and nobody
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import psycopg
 from django.db import transaction
@@ -77,6 +78,41 @@ def folded(cursor: psycopg.Cursor, keys: Iterable[RollupKey]) -> dict[RollupKey,
     return others
 
 
+def shown_as(cursor: psycopg.Cursor, keys: Iterable[RollupKey]) -> dict[RollupKey, RollupKey]:
+    """What flows and steps are called in what is kept of them beside the sums, for those that are not called by their
+    own names; versions are left alone.
+
+    Admits nothing and waits for nobody: what has nothing to count yet keeps its name for as long as there is room.
+    """
+    unknown: defaultdict[int, list[RollupKey]] = defaultdict(list)
+    for key in keys:
+        names = _known[key[0]].get(key[1])
+        if names is None or not names.counts_step(key[3]):
+            unknown[key[0]].append(key)
+    others: dict[RollupKey, RollupKey] = {}
+    for project_id, found in unknown.items():
+        flows = _known[project_id]
+        if not all(_is_settled(flows, (project_id, flow, "", step)) for _, flow, _, step in found):
+            flows = _admitted(cursor, project_id, {key[1] for key in found})
+            read = {key[1]: flows[key[1]] for key in found if key[1] in flows}
+            transaction.on_commit(partial(_remember, project_id, read, flows))
+        for key in found:
+            shown = _shown_as(flows, key)
+            if shown != key:
+                others[key] = shown
+    return others
+
+
+def _shown_as(flows: _Flows, key: RollupKey) -> RollupKey:
+    project_id, flow, version, step = key
+    names = flows.get(flow)
+    if names is None and len(flows) >= MOST_FLOWS:
+        return project_id, OTHER, version, step and OTHER
+    if names is None or names.counts_step(step) or len(names.steps) < MOST_STEPS:
+        return key
+    return project_id, flow, version, OTHER
+
+
 def _is_settled(flows: _Flows, key: RollupKey) -> bool:
     _, flow, version, step = key
     if flow in flows:
@@ -100,14 +136,8 @@ def _counted_as(flows: _Flows, key: RollupKey) -> RollupKey:
 def _admit(cursor: psycopg.Cursor, project_id: int, keys: Sequence[RollupKey]) -> _Flows:
     """Admit the names of these keys, as far as there is room; all that is admitted of their flows afterwards."""
     cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK, project_id])
-    cursor.execute(statements.READ_ROLLUP_FLOWS, [project_id])
-    flows: _Flows = {name: _Names() for (name,) in cursor.fetchall()}
-    flows.setdefault(UNDECLARED, _Names())
-    asked = sorted({key[1] for key in keys})
-    cursor.execute(statements.READ_ROLLUP_NAMES, [project_id, asked])
-    for flow, is_version, name in cursor.fetchall():
-        if flow in flows and name:
-            (flows[flow].versions if is_version else flows[flow].steps).add(name)
+    asked = {key[1] for key in keys}
+    flows = _admitted(cursor, project_id, asked)
     new_flows: list[str] = []
     new_names: list[tuple[str, bool, str]] = []
     for _, flow, version, step in keys:
@@ -133,6 +163,18 @@ def _admit(cursor: psycopg.Cursor, project_id: int, keys: Sequence[RollupKey]) -
         cursor.execute(statements.INSERT_ROLLUP_NAMES, [project_id, *columns])
     read = {flow: flows[flow] for flow in (*asked, OTHER) if flow in flows}
     transaction.on_commit(lambda: _remember(project_id, read, flows))
+    return flows
+
+
+def _admitted(cursor: psycopg.Cursor, project_id: int, asked: Iterable[str]) -> _Flows:
+    """All flows of a project that were admitted, those that are asked for with their steps and versions."""
+    cursor.execute(statements.READ_ROLLUP_FLOWS, [project_id])
+    flows: _Flows = {name: _Names() for (name,) in cursor.fetchall()}
+    flows.setdefault(UNDECLARED, _Names())
+    cursor.execute(statements.READ_ROLLUP_NAMES, [project_id, sorted(asked)])
+    for flow, is_version, name in cursor.fetchall():
+        if flow in flows and name:
+            (flows[flow].versions if is_version else flows[flow].steps).add(name)
     return flows
 
 

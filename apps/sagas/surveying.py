@@ -8,18 +8,20 @@ counts for something else: sums stay true however often and in whatever order it
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import psycopg
 
 from apps.lib.micros import HOUR, Micros
+from apps.sagas import rollup_names
 from apps.sagas.attempts import OUTCOMES
 from apps.sagas.findings import CorrelationFacts
 from apps.sagas.findings.facts import InstanceFacts, StepFacts
 from apps.sagas.histogram import bucket_of, from_flat, to_flat
+from apps.sagas.rollups import RollupKey
 from apps.sagas.variants import Path, Visit, encode, journey_of
 
 #: How an instance may have ended; whatever else its status says, it is open.
@@ -112,6 +114,24 @@ class PathRow(NamedTuple):
         return (self.project_id, self.flow, self.hour, self.variant)
 
 
+class _Seen(NamedTuple):
+    """An instance whose path is to be kept."""
+
+    project_id: int
+    shard: int
+    correlation_uuid: str
+    instance: InstanceFacts
+    visits: list[Visit]
+
+    @property
+    def names(self) -> Iterator[RollupKey]:
+        """Its flow, its steps, and those that they undo."""
+        yield self.project_id, self.instance.flow, "", ""
+        for visit in self.visits:
+            for step in (visit.step, *visit.undoes):
+                yield self.project_id, self.instance.flow, "", step
+
+
 @dataclass
 class _Sums:
     """What a chunk adds to one tally."""
@@ -136,6 +156,7 @@ class Survey:
     """Collects the paths of the instances of some correlations and writes what has changed about them."""
 
     def __init__(self) -> None:
+        self._seen: list[_Seen] = []
         self._rows: dict[str, PathRow] = {}
         self._paths: dict[tuple[int, str, str], Path] = {}
 
@@ -144,25 +165,15 @@ class Survey:
         for instance in facts.instances:
             if instance.id != instance.shown_id or instance.state.started_at is None:
                 continue
-            journey = journey_of(visits_of(instance, facts))
-            identity = journey.path.identity
-            self._paths[project_id, instance.flow, identity] = journey.path
-            started_at, ended_at = instance.state.started_at, instance.judgement.ended_at
-            status = instance.judgement.status
-            pauses = [n for edge, bucket in enumerate(journey.pauses) if bucket is not None for n in (edge, bucket)]
-            self._rows[instance.id] = PathRow(
-                *(shard, instance.id, correlation_uuid, project_id, instance.flow, identity),
-                hour=min(started_at // HOUR, _LATEST_HOUR),
-                status=status if status in ENDINGS else "open",
-                run=None if ended_at is None else bucket_of(max(ended_at - started_at, 0)),
-                pauses=pauses,
-            )
+            visits = visits_of(instance, facts)
+            self._seen.append(_Seen(project_id, shard, correlation_uuid, instance, visits))
 
     def write(self, cursor: psycopg.Cursor, keys: list[list], now: Micros) -> None:
         """Bring what is kept of the correlations `keys` (shards and UUIDs side by side) up to date.
 
         Call it last in a transaction: the tallies that it locks are shared with other surveyors.
         """
+        self._find_paths(cursor)
         cursor.execute(_KNOWN, keys, prepare=True)
         known = {row[1]: PathRow(*row) for row in cursor.fetchall()}
         gone = [row for identity, row in known.items() if identity not in self._rows]
@@ -183,6 +194,28 @@ class Survey:
                 sums[before.tally_key].add(before, -1)
         _add(cursor, sums)
 
+    def _find_paths(self, cursor: psycopg.Cursor) -> None:
+        """Names without number are called OTHER here as well, else there would be a variant for each."""
+        others = rollup_names.shown_as(cursor, {key for each in self._seen for key in each.names})
+        for each in self._seen:
+            project_id, shard, correlation_uuid, instance, visits = each
+            flow = others.get((project_id, instance.flow, "", ""), (project_id, instance.flow))[1]
+            steps = {key[3]: others[key][3] for key in each.names if key in others}
+            journey = journey_of(_renamed(visits, steps) if steps else visits)
+            identity = journey.path.identity
+            self._paths[project_id, flow, identity] = journey.path
+            started_at, ended_at = instance.state.started_at, instance.judgement.ended_at
+            assert started_at is not None
+            status = instance.judgement.status
+            pauses = [n for edge, bucket in enumerate(journey.pauses) if bucket is not None for n in (edge, bucket)]
+            self._rows[instance.id] = PathRow(
+                *(shard, instance.id, correlation_uuid, project_id, flow, identity),
+                hour=min(started_at // HOUR, _LATEST_HOUR),
+                status=status if status in ENDINGS else "open",
+                run=None if ended_at is None else bucket_of(max(ended_at - started_at, 0)),
+                pauses=pauses,
+            )
+
     def _write_variants(self, cursor: psycopg.Cursor, changed: Sequence[PathRow], now: Micros) -> None:
         wanted = sorted({(row.project_id, row.flow, row.variant) for row in changed})
         rows = [
@@ -198,6 +231,19 @@ class Survey:
         ]
         if rows:
             cursor.execute(_INSERT_VARIANTS, [msgspec.json.encode(rows).decode()], prepare=True)
+
+
+def _renamed(visits: Iterable[Visit], steps: Mapping[str, str]) -> list[Visit]:
+    """The same executions, of steps that are called otherwise."""
+    return [
+        replace(
+            visit,
+            step=steps.get(visit.step, visit.step),
+            undoes=tuple(sorted({steps.get(name, name) for name in visit.undoes})),
+            causes={steps.get(name, name) for name in visit.causes},
+        )
+        for visit in visits
+    ]
 
 
 def visits_of(instance: InstanceFacts, facts: CorrelationFacts) -> list[Visit]:

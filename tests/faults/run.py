@@ -108,14 +108,14 @@ class Context:
         """Send a document of JSON: status, headers and body of the answer."""
         return self._ask("POST", path, self.token, body)
 
-    def read(self, path: str) -> dict[str, Any]:
+    def read(self, path: str, token: str = "") -> dict[str, Any]:
         """The answer to a call of the API, {} when it is none."""
-        status, answer = self.fetch(path)
+        status, answer = self.fetch(path, token)
         return json.loads(answer) if status == 200 else {}
 
-    def fetch(self, path: str) -> tuple[int, bytes]:
+    def fetch(self, path: str, token: str = "") -> tuple[int, bytes]:
         """Status and body of a call of the API."""
-        status, _, answer = self._ask("GET", path, self.reader, None)
+        status, _, answer = self._ask("GET", path, token or self.reader, None)
         return status, answer
 
     def page(self, path: str) -> tuple[int, str]:

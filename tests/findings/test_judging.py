@@ -276,6 +276,18 @@ def test_the_set_of_compensable_steps_only_grows(court: Court) -> None:
 
 
 @pytest.mark.django_db
+def test_order_numbers_in_names_do_not_make_the_set_grow_without_end(
+    court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "MOST_COMPENSABLE", 3)
+    for number in range(6):
+        court.tell(
+            done(f"pay-{number}", 1 + 4 * number), done(f"back-{number}", 3 + 4 * number, compensates=f"pay-{number}")
+        )
+    assert CompensableStep.objects.filter(project=court.shop.project).count() == 3
+
+
+@pytest.mark.django_db
 def test_a_change_of_a_whole_project_is_judged_little_by_little(court: Court, monkeypatch: pytest.MonkeyPatch) -> None:
     court.tell(*trouble(10))
     monkeypatch.setattr(finding_due, "TOGETHER", 4)

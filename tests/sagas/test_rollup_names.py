@@ -6,15 +6,19 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from django.db import connection, transaction
+from django.db.models import Sum
 
 from apps.projects.models import Project, Source
-from apps.sagas import flows, rebuild, rollup_names
+from apps.sagas import flows, judging, queries, rebuild, rollup_names
 from apps.sagas.events import EventKind, SagaEvent
-from apps.sagas.models import Instance, StepExecution
+from apps.sagas.models import Instance, StepExecution, Variant, VariantTally
 from apps.sagas.recording import record
 from apps.sagas.rollups import OTHER
+from apps.sagas.variants import decode
+from tests.findings.court import bring_forward
 from tests.sagas.stored import rollup_sums
 
 AT = 1_795_096_800_000_000
@@ -57,6 +61,12 @@ def tell(source: Source, *events: SagaEvent) -> None:
     record(source.project_id, source.id, events)
 
 
+def judge_all() -> None:
+    bring_forward()
+    while judging.judge_due(AT + 1_000_000_000).correlations:
+        pass
+
+
 def completed(source: Source) -> Counter[tuple[str, str]]:
     """Completed attempts by flow and step."""
     sums: Counter[tuple[str, str]] = Counter()
@@ -95,6 +105,16 @@ def test_flows_beyond_the_first_are_counted_together_and_are_still_found(source:
     assert completed(source) == {("order-0", "charge"): 1, ("order-1", "charge"): 1, (OTHER, OTHER): 4}
     assert {entry.name for entry in flows.list_flows(source.project_id)} == {"order-0", "order-1", OTHER}
     assert Instance.objects.filter(flow="order-5").count() == 1
+
+
+def test_lists_of_flows_count_what_is_open_of_the_others_together(source: Source) -> None:
+    for number in range(6):
+        tell(source, told(f"o-{number}", "charge", flow=f"order-{number}"))
+
+    listed = queries.flow_summaries(source.project_id, AT)
+    assert [(flow.name, flow.open_count) for flow in listed] == [(OTHER, 4), ("order-0", 1), ("order-1", 1)]
+    (others,) = queries.flow_summaries(source.project_id, AT, flow=OTHER)
+    assert others.open_count == 4
 
 
 def test_versions_beyond_the_first_are_counted_together(source: Source) -> None:
@@ -173,3 +193,30 @@ def test_a_flow_that_is_declared_when_there_are_too_many_stays_counted_with_the_
         pass
 
     assert rollup_sums(source.project_id) == before
+
+
+def test_paths_of_names_without_end_are_one_variant(source: Source) -> None:
+    for number in range(8):
+        tell(source, told(f"o-{number}", f"charge-{number}"), told(f"o-{number}", "ship", at=10))
+        tell(source, told(f"f-{number}", "charge", flow=f"order-{number}"))
+    judge_all()
+
+    # Two flows fit beside what belongs to none, and three steps into one of them.
+    paths = [(row.flow, tuple(decode(row.nodes).names)) for row in Variant.objects.order_by("flow", "nodes")]
+    assert paths == [
+        (OTHER, (OTHER,)),
+        ("order", (OTHER, "ship")),
+        ("order", ("charge-0", "ship")),
+        ("order", ("charge-1", "ship")),
+        ("order-0", ("charge",)),
+    ]
+    counted = VariantTally.objects.filter(project=source.project_id).aggregate(Sum("open"))["open__sum"]
+    assert counted == Instance.objects.count() == 16
+
+
+def test_a_step_that_only_waits_keeps_its_name_while_there_is_room(source: Source) -> None:
+    waits = msgspec.structs.replace(told("o-1", "charge"), kind=EventKind.STEP_SCHEDULED)
+    tell(source, waits)
+    judge_all()
+
+    assert [decode(row.nodes).names for row in Variant.objects.all()] == [["charge"]]
