@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import connections
 
+from apps.lib import sessions
 from apps.lib.interpreter import tune_for_serving
 
 
@@ -30,5 +31,6 @@ def _begin(databases: dict[str, dict[str, Any]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     django.setup()
     tune_for_serving()
+    sessions.plan_once()
     for alias, known in databases.items():
         connections[alias].settings_dict.update(known)

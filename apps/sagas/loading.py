@@ -5,8 +5,8 @@ Runs inside the transaction of its caller, who holds the locks of the correlatio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 import psycopg
@@ -27,6 +27,9 @@ decode_instance = msgspec.json.Decoder(InstanceState).decode
 decode_step = msgspec.json.Decoder(StepState).decode
 decode_facts = msgspec.json.Decoder(list[Fact]).decode
 _decode_refs = msgspec.json.Decoder(list[StepRef]).decode
+
+#: Shard, correlation, instance, step, step id.
+StepKey = tuple[int, str, str, str, str]
 
 #: Instance columns hold at most this much of a text that comes from outside.
 TEXT_LENGTH = 2_000
@@ -137,23 +140,60 @@ def supply(cursor: psycopg.Cursor, work: Workspace) -> None:
             supply_owed(instance.state.owed, step, cursor.fetchall(), changes)
 
 
-def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDeltas, *, is_again: bool = False) -> None:
-    """Write every row that the merges changed; `is_again`: most rows may be stored already, just so."""
-    steps: list[tuple[tuple, dict[str, Any]]] = []
+class StepRows(NamedTuple):
+    """What is to be written of step executions."""
+
+    #: Shard, correlation and `StepRef`, with the columns by name.
+    steps: list[tuple[StepKey, dict[str, Any]]]
+    settled: list[dict[str, Any]]
+    #: Those whose settled facts are all written anew.
+    whole: list[StepKey]
+
+
+def step_rows(workspaces: Iterable[Workspace]) -> StepRows:
+    """What the merges changed of step executions; call it once, as their oldest facts settle by it."""
+    rows = StepRows([], [], [])
+    for work in workspaces:
+        _collect_settled(work, rows)
+        _collect_steps(work, rows)
+    return rows
+
+
+def is_stored(row: dict[str, Any], stored: tuple | None) -> bool:
+    """Whether a row, of which `state` is the last column, would stay as it is stored."""
+    if stored is None:
+        return False
+    *columns, state = row.values()
+    return bytes(state).decode() == stored[-1] and tuple(columns) == stored[:-1]
+
+
+class Known(NamedTuple):
+    """What somebody who projects anew has found out, so that nothing is written over with the same."""
+
+    #: The step executions that are not stored just so.
+    changed: StepRows
+    #: The instances as they are stored, by shard and id.
+    instances: Mapping[tuple[int, str], tuple]
+
+
+def save(
+    cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDeltas, known: Known | None = None
+) -> None:
+    """Write every row that the merges changed."""
+    rows = known.changed if known is not None else step_rows(workspaces)
+    stored = known.instances if known is not None else {}
     instances: list[tuple[tuple, dict[str, Any]]] = []
     attributes: list[tuple[tuple, dict[str, Any]]] = []
     correlations: list[dict[str, Any]] = []
     awaited: list[dict[str, Any]] = []
     hidden: list[tuple[int, str]] = []
-    settled: list[dict[str, Any]] = []
-    whole: list[tuple] = []
     for work in workspaces:
-        _collect_settled(work, settled, whole)
-        _collect_steps(work, steps)
         shown = work.shown()
         for instance, event_count in shown:
             row = instance_row(work, instance, event_count)
-            instances.append(((work.shard, instance.id), row))
+            key = (work.shard, instance.id)
+            if not is_stored(row, stored.get(key)):
+                instances.append((key, row))
             _count_instance(work, instance, row, rollups)
             attributes += _attribute_rows(work, instance)
         correlations.append(_correlation_row(work, _hide_undeclared(work, rollups, hidden)))
@@ -169,12 +209,13 @@ def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDel
                     "steps": _encode(refs).decode(),
                 }
             )
-    _write(cursor, statements.UPSERT_OTHER_STEPS if is_again else statements.UPSERT_STEPS, steps)
-    if whole:
-        cursor.execute(statements.DELETE_SETTLED, [list(column) for column in zip(*whole, strict=True)], prepare=True)
-    if settled:
-        cursor.execute(statements.INSERT_SETTLED, [_json(settled)], prepare=True)
-    _write(cursor, statements.UPSERT_OTHER_INSTANCES if is_again else statements.UPSERT_INSTANCES, instances)
+    _write(cursor, statements.UPSERT_STEPS, rows.steps)
+    if rows.whole:
+        columns = [list(column) for column in zip(*rows.whole, strict=True)]
+        cursor.execute(statements.DELETE_SETTLED, columns, prepare=True)
+    if rows.settled:
+        cursor.execute(statements.INSERT_SETTLED, [_json(rows.settled)], prepare=True)
+    _write(cursor, statements.UPSERT_INSTANCES, instances)
     _write(cursor, statements.UPSERT_ATTRIBUTES, attributes)
     if hidden:
         columns = [list(column) for column in zip(*sorted(hidden), strict=True)]
@@ -186,8 +227,8 @@ def save(cursor: psycopg.Cursor, workspaces: list[Workspace], rollups: RollupDel
         cursor.execute(statements.INSERT_AWAITED, [_json(awaited)], prepare=True)
     if others := rollup_names.folded(cursor, rollups.keys()):
         rollups.fold(others)
-    if rows := rollups.rows():
-        cursor.execute(statements.INSERT_ROLLUPS, [_json(rows)], prepare=True)
+    if deltas := rollups.rows():
+        cursor.execute(statements.INSERT_ROLLUPS, [_json(deltas)], prepare=True)
 
 
 def _attribute_rows(work: Workspace, instance: InstanceWork) -> list[tuple[tuple, dict[str, Any]]]:
@@ -219,7 +260,7 @@ def _json(rows: list) -> str:
     return _encode(rows).decode()
 
 
-def _collect_settled(work: Workspace, rows: list[dict[str, Any]], whole: list[tuple]) -> None:
+def _collect_settled(work: Workspace, rows: StepRows) -> None:
     """Let the oldest facts of the steps that changed settle."""
     for ref, step in work.steps.items():
         if not step.is_changed:
@@ -229,13 +270,15 @@ def _collect_settled(work: Workspace, rows: list[dict[str, Any]], whole: list[tu
         state.settled, state.facts, facts = settle(state.facts, state.settled)
         key = (work.shard, work.uuid, *ref)
         if step.is_whole:
-            whole.append(key)
+            rows.whole.append(key)
         if facts:
             names = ("shard", "correlation_uuid", "instance_id", "step", "step_id")
-            rows.append({**dict(zip(names, key, strict=True)), "place": place, "facts": _encode(facts).decode()})
+            rows.settled.append(
+                {**dict(zip(names, key, strict=True)), "place": place, "facts": _encode(facts).decode()}
+            )
 
 
-def _collect_steps(work: Workspace, rows: list[tuple[tuple, dict[str, Any]]]) -> None:
+def _collect_steps(work: Workspace, rows: StepRows) -> None:
     for ref, step in work.steps.items():
         execution = step.execution
         if not step.is_changed or execution is None:
@@ -263,7 +306,7 @@ def _collect_steps(work: Workspace, rows: list[tuple[tuple, dict[str, Any]]]) ->
             "error": execution.error[:TEXT_LENGTH] if execution.error else None,
             "state": msgspec.Raw(_encode_state(step.state)),
         }
-        rows.append(((work.shard, work.uuid, *ref), row))
+        rows.steps.append(((work.shard, work.uuid, *ref), row))
 
 
 def instance_row(work: Workspace, instance: InstanceWork, event_count: int) -> dict[str, Any]:

@@ -248,15 +248,21 @@ class Workspace:
 
     # --- merging ------------------------------------------------------------------------------------------------
 
-    def merge(self, definitions: Definitions, rollups: RollupDeltas) -> None:
-        """Fold the new events in, every step execution being at hand; afterwards there is what must be written."""
-        self.merge_steps(definitions, rollups)
+    def merge(self, definitions: Definitions) -> None:
+        """Fold the new events in, every step execution being at hand; afterwards there is what must be written.
+
+        What the steps count for in the rollups is the caller's matter.
+        """
+        self.merge_steps(definitions, None)
         if self.has_compensations:
             self.undo_all()
         self.conclude()
 
-    def merge_steps(self, definitions: Definitions, rollups: RollupDeltas) -> None:
-        """Fold the new events into their instances and steps; what that undoes is found next, if anything may be."""
+    def merge_steps(self, definitions: Definitions, rollups: RollupDeltas | None) -> None:
+        """Fold the new events into their instances and steps; what that undoes is found next, if anything may be.
+
+        What the steps count for now, and no longer, goes to `rollups`.
+        """
         touched = self.take_in()
         for ref in self.arrived:
             if (work := self.steps.get(ref)) is not None and self._learn_cause_times(work):
@@ -372,10 +378,15 @@ class Workspace:
 
     def _cause(self, event: SagaEvent) -> tuple[Micros | None, Sequence[str]]:
         """When the last of its known causes happened, and the causes that are not known."""
-        times = self.cause_times
-        known = [times[cause] for cause in event.causation_ids if cause in times]
-        missing = [cause for cause in event.causation_ids if cause not in times]
-        return max(known, default=None), missing
+        latest: Micros | None = None
+        missing: list[str] = []
+        for cause in event.causation_ids:
+            at = self.cause_times.get(cause)
+            if at is None:
+                missing.append(cause)
+            elif latest is None or at > latest:
+                latest = at
+        return latest, missing
 
     def _learn_cause_times(self, work: StepWork) -> bool:
         changed = False
@@ -390,15 +401,16 @@ class Workspace:
                     changed = True
         return changed
 
-    def _merge_work(self, work: StepWork, instance: InstanceWork, rollups: RollupDeltas) -> None:
+    def _merge_work(self, work: StepWork, instance: InstanceWork, rollups: RollupDeltas | None) -> None:
         state = work.state
         service = _service(instance, work.ref)
-        key = (self.project_id, instance.flow, instance.state.version, work.ref[1])
         if work.is_stored and state.facts:
             work.before = execution_of(state.facts, service, state.settled)
         state.facts = merge_facts(state.facts, work.new_facts)
         work.execution = execution_of(state.facts, service, state.settled)
-        rollups.change_step(key, work.before, work.execution)
+        if rollups is not None:
+            key = (self.project_id, instance.flow, instance.state.version, work.ref[1])
+            rollups.change_step(key, work.before, work.execution)
 
     def undo_all(self) -> None:
         """Find out what each compensation that has completed undoes, every step execution being at hand."""

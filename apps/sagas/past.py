@@ -19,7 +19,6 @@ from apps.sagas.loading import instance_row
 from apps.sagas.locking import shard_of
 from apps.sagas.merging import Workspace
 from apps.sagas.models import Correlation, Instance
-from apps.sagas.rollups import RollupDeltas
 from apps.sagas.shapes import CorrelationView
 
 
@@ -91,7 +90,7 @@ def project(history: History, told: list[Told]) -> CorrelationView:
         if known is None or one.event.occurred_at > known:
             work.cause_times[one.event.id] = one.event.occurred_at
     work.plan(told)
-    work.merge(history.meaning.definitions, RollupDeltas())
+    work.merge(history.meaning.definitions)
     work.judge()
     shown = sorted(work.shown(), key=lambda entry: (entry[0].state.started_at or 0, entry[0].flow, entry[0].run))
     instances = [_instance(instance_row(work, each, count)) for each, count in shown]

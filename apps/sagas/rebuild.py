@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
+import msgspec
 import psycopg
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
@@ -23,16 +24,23 @@ from apps.lib.alone import alone
 from apps.lib.processes import pool
 from apps.projects.models import Project
 from apps.sagas import catalog, feed, finding_due, statements
-from apps.sagas.attempts import execution_of
+from apps.sagas.attempts import Execution, execution_of
 from apps.sagas.events import SagaEvent
-from apps.sagas.loading import decode_step, load_instances, read_settled, save
+from apps.sagas.loading import (
+    Known,
+    StepKey,
+    decode_step,
+    is_stored,
+    load_instances,
+    read_settled,
+    save,
+    step_rows,
+)
 from apps.sagas.locking import lock_correlations
 from apps.sagas.merging import Workspace
 from apps.sagas.models import Correlation, Reprojection
-from apps.sagas.projection import StepState
 from apps.sagas.rollups import RollupDeltas
 from apps.sagas.storage import decode_event
-from apps.sagas.undoing import StepRef
 
 logger = logging.getLogger(__name__)
 
@@ -66,18 +74,41 @@ def reproject_locked(cursor: psycopg.Cursor, pasts: Sequence[Past]) -> None:
     keys = sorted((past.stored.shard, past.stored.uuid) for past in pasts)
     shards, uuids = (list(column) for column in zip(*keys, strict=True))
     columns = [shards, uuids, min(uuids), max(uuids)]
-    rollups = RollupDeltas()
-    gone = _take_back(cursor, pasts, columns, rollups)
+    cursor.execute(statements.READ_STEPS_OF, columns, prepare=True)
+    stored: dict[StepKey, tuple] = {row[:5]: row for row in cursor.fetchall()}
     events: dict[str, list[tuple[SagaEvent, int]]] = {uuid: [] for uuid in uuids}
     cursor.execute(statements.READ_EVENTS_OF, columns, prepare=True)
     for row in cursor.fetchall():
         events[row[1]].append((decode_event(row), row[4]))
-    fresh = [_merged(past, events.pop(past.stored.uuid), rollups) for past in pasts]
-    _clear(cursor, pasts, fresh, gone, columns)
-    save(cursor, fresh, rollups, is_again=True)
+    instances = _read_instances(cursor, pasts)
+    fresh = [_merged(past, events.pop(past.stored.uuid)) for past in pasts]
+    rollups = RollupDeltas()
+    rows = step_rows(fresh)
+    others = _other_steps(cursor, pasts, fresh, rows.steps, stored, rollups)
+    _clear(cursor, pasts, fresh, stored.keys() - {key for key, _ in rows.steps}, rollups)
+    cursor.execute(statements.DELETE_SETTLED_OF, columns, prepare=True)
+    cursor.execute(statements.DELETE_AWAITED_OF, columns[:2], prepare=True)
+    save(cursor, fresh, rollups, Known(rows._replace(steps=others), instances))
 
 
-def _merged(past: Past, events: list[tuple[SagaEvent, int]], rollups: RollupDeltas) -> Workspace:
+def _read_instances(cursor: psycopg.Cursor, pasts: Sequence[Past]) -> dict[tuple[int, str], tuple]:
+    """The rows of the stored instances; which attributes have theirs goes into the workspaces."""
+    instances = {instance.id: instance for past in pasts for instance in past.stored.instances.values()}
+    keys = sorted((past.stored.shard, instance.id) for past in pasts for instance in past.stored.instances.values())
+    if not keys:
+        return {}
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    for instance in instances.values():
+        instance.stored_attributes = {}
+    cursor.execute(statements.READ_ATTRIBUTES_OF, columns, prepare=True)
+    for identity, name, value in cursor.fetchall():
+        instances[identity].stored_attributes[name] = value
+    cursor.execute(statements.READ_INSTANCES_OF, columns, prepare=True)
+    # Django lets JSON come as text.
+    return {row[:2]: (*row[:-2], msgspec.json.decode(row[-2]), row[-1]) for row in cursor.fetchall()}
+
+
+def _merged(past: Past, events: list[tuple[SagaEvent, int]]) -> Workspace:
     old, meaning = past.stored, past.meaning
     new = Workspace(old.project_id, old.shard, old.uuid, old.correlation_id, is_new=True)
     new.event_count = past.added
@@ -87,61 +118,94 @@ def _merged(past: Past, events: list[tuple[SagaEvent, int]], rollups: RollupDelt
         if known is None or event.occurred_at > known:
             new.cause_times[event.id] = event.occurred_at
     new.plan((event, meaning.interpreter(source_id).interpret(event), source_id) for event, source_id in events)
-    new.merge(meaning.definitions, rollups)
+    new.merge(meaning.definitions)
+    for key, instance in new.instances.items():
+        if (before := old.instances.get(key)) is not None:
+            instance.figures, instance.stored_attributes = before.figures, before.stored_attributes
     return new
 
 
-def _take_back(
-    cursor: psycopg.Cursor, pasts: Sequence[Past], columns: list, rollups: RollupDeltas
-) -> set[tuple[int, str, StepRef]]:
-    """Subtract all that the stored projections of correlations count for; the step executions that are stored."""
-    olds = {past.stored.uuid: past.stored for past in pasts}
-    flows = {instance.id: instance for old in olds.values() for instance in old.instances.values()}
-    for old in olds.values():
-        for instance in old.instances.values():
-            if instance.figures is not None:
-                rollups.add_instance(old.project_id, instance.flow, instance.figures, -1)
-    cursor.execute(statements.READ_STEPS_OF, columns, prepare=True)
-    stored: dict[str, list[tuple[StepRef, StepState]]] = {}
-    for uuid, instance_id, step, step_id, state in cursor.fetchall():
-        stored.setdefault(uuid, []).append(((instance_id, step, step_id), decode_step(state)))
-    for uuid, steps in stored.items():
-        old = olds[uuid]
-        settled = read_settled(cursor, old.shard, uuid, [ref for ref, state in steps if state.settled is not None])
-        for ref, state in steps:
-            found = flows.get(ref[0])
-            if found is not None:
-                version = found.figures.version if found.figures is not None else found.stored_version
-                key = (old.project_id, found.flow, version, ref[1])
-                rollups.add_step(key, execution_of(settled.get(ref, []) + state.facts), -1)
-    return {(olds[uuid].shard, uuid, ref) for uuid, steps in stored.items() for ref, _ in steps}
+def _other_steps(
+    cursor: psycopg.Cursor,
+    pasts: Sequence[Past],
+    fresh: Sequence[Workspace],
+    rows: Sequence[tuple[StepKey, dict[str, Any]]],
+    stored: Mapping[StepKey, tuple],
+    rollups: RollupDeltas,
+) -> list[tuple[StepKey, dict[str, Any]]]:
+    """The rows that are not stored just so; what step executions count for is changed where that is another."""
+    works = {work.uuid: work for work in fresh}
+    #: What the steps of each instance counted for, and count for now: project, flow, version.
+    now = {
+        instance.id: (work.project_id, instance.flow, instance.state.version)
+        for work in fresh
+        for instance in work.instances.values()
+    }
+    before = {
+        instance.id: (
+            past.stored.project_id,
+            instance.flow,
+            instance.figures.version if instance.figures is not None else instance.stored_version,
+        )
+        for past in pasts
+        for instance in past.stored.instances.values()
+    }
+    others = []
+    gone = stored.keys() - {key for key, _ in rows}
+    for key, row in rows:
+        is_same = is_stored(row, stored.get(key))
+        if not is_same:
+            others.append((key, row))
+        if is_same and before.get(key[2]) == now[key[2]]:
+            continue
+        execution = works[key[1]].steps[key[2:]].execution
+        assert execution is not None
+        rollups.add_step((*now[key[2]], key[3]), execution, 1)
+        if key in stored:
+            gone.add(key)
+    for key in gone:
+        if (counted := before.get(key[2])) is not None:
+            rollups.add_step((*counted, key[3]), _stored_execution(cursor, key, stored[key][-1]), -1)
+    return others
+
+
+def _stored_execution(cursor: psycopg.Cursor, key: StepKey, text: str) -> Execution:
+    state = decode_step(text)
+    facts = state.facts
+    if state.settled is not None:
+        facts = read_settled(cursor, key[0], key[1], [key[2:]])[key[2:]] + facts
+    return execution_of(facts)
 
 
 def _clear(
     cursor: psycopg.Cursor,
     pasts: Sequence[Past],
     fresh: Sequence[Workspace],
-    steps: set[tuple[int, str, StepRef]],
-    columns: list,
+    steps: Iterable[StepKey],
+    rollups: RollupDeltas,
 ) -> None:
     """Remove what the new projections have no row for; what stays is written over, so that others' is not lost."""
     kept = {instance.id for work in fresh for instance, _ in work.shown()}
-    gone = sorted(
-        (past.stored.shard, instance.id)
-        for past in pasts
-        for instance in past.stored.instances.values()
-        if instance.figures is not None and instance.id not in kept
-    )
-    if gone:
-        keys = [list(column) for column in zip(*gone, strict=True)]
-        cursor.execute(statements.DELETE_INSTANCES, keys, prepare=True)
-        cursor.execute(statements.DELETE_ATTRIBUTES, keys, prepare=True)
-    left = sorted(steps - {(work.shard, work.uuid, ref) for work in fresh for ref in work.steps})
-    if left:
-        keys = [list(column) for column in zip(*((shard, uuid, *ref) for shard, uuid, ref in left), strict=True)]
-        cursor.execute(statements.DELETE_STEPS, keys, prepare=True)
-    cursor.execute(statements.DELETE_SETTLED_OF, columns, prepare=True)
-    cursor.execute(statements.DELETE_AWAITED_OF, columns[:2], prepare=True)
+    known = {instance.id: instance for work in fresh for instance in work.instances.values()}
+    gone: list[tuple[int, str]] = []
+    attributes: list[tuple[int, str, str]] = []
+    for past in pasts:
+        for instance in past.stored.instances.values():
+            if instance.figures is not None and instance.id not in kept:
+                gone.append((past.stored.shard, instance.id))
+            if instance.id in known:
+                names = instance.stored_attributes.keys() - known[instance.id].state.attributes.keys()
+                attributes += [(past.stored.shard, instance.id, name) for name in names]
+            elif instance.figures is not None:
+                rollups.add_instance(past.stored.project_id, instance.flow, instance.figures, -1)
+    for rows, deletes in (
+        (gone, (statements.DELETE_INSTANCES, statements.DELETE_ATTRIBUTES)),
+        (attributes, (statements.DELETE_ATTRIBUTES_NAMED,)),
+        (steps, (statements.DELETE_STEPS,)),
+    ):
+        if columns := [list(column) for column in zip(*sorted(rows), strict=True)]:
+            for statement in deletes:
+                cursor.execute(statement, columns, prepare=True)
 
 
 def run_open_reprojections(seconds: float = 60.0) -> int:

@@ -201,21 +201,20 @@ def _upsert(table: str, key: tuple[str, ...], columns: tuple[str, ...], more: st
     )
 
 
-def _where_other(upsert: str, table: str, key: tuple[str, ...], columns: tuple[str, ...]) -> str:
-    """The same, leaving rows alone that would stay as they are."""
-    stored = ", ".join(f"{table}.{name}" for name in columns if name not in key)
-    given = ", ".join(f"excluded.{name}" for name in columns if name not in key)
-    return f"{upsert} WHERE ({stored}) IS DISTINCT FROM ({given})"
+_UUIDS = ("id", "correlation_uuid", "instance_id")
+
+
+def _read(table: str, columns: tuple[str, ...]) -> str:
+    """Columns as they were written: UUIDs as text."""
+    return ", ".join(f"{table}.{name}" + "::text" * (name in _UUIDS) for name in columns)
 
 
 #: Write step executions whole.
 _STEP_KEY = ("shard", "correlation_uuid", "instance_id", "step", "step_id")
 UPSERT_STEPS = _upsert("step_execution", _STEP_KEY, _STEP_COLUMNS)
-UPSERT_OTHER_STEPS = _where_other(UPSERT_STEPS, "step_execution", _STEP_KEY, _STEP_COLUMNS)
 
 #: Write instances whole, but for what others own: finding_count.
 UPSERT_INSTANCES = _upsert("instance", ("shard", "id"), _INSTANCE_COLUMNS, ", finding_count", ", 0")
-UPSERT_OTHER_INSTANCES = _where_other(UPSERT_INSTANCES, "instance", ("shard", "id"), _INSTANCE_COLUMNS)
 
 UPSERT_ATTRIBUTES = """
 INSERT INTO instance_attribute (shard, instance_id, name, project_id, value)
@@ -234,7 +233,7 @@ DELETE FROM instance_attribute a USING unnest(%s::int[], %s::uuid[]) k(shard, id
 WHERE a.shard = k.shard AND a.instance_id = k.id
 """
 
-#: Add to correlations what the transaction brought.
+#: Add to correlations what the transaction brought, if anything.
 UPDATE_CORRELATIONS = """
 UPDATE correlation c SET
     event_count = c.event_count + k.event_count,
@@ -245,7 +244,10 @@ UPDATE correlation c SET
     undeclared_state = k.undeclared_state
 FROM json_to_recordset(%s::json) k(shard int, id uuid, event_count bigint, first_event_at bigint, last_event_at bigint,
     has_compensations boolean, has_awaited_causes boolean, undeclared_state text)
-WHERE c.shard = k.shard AND c.id = k.id
+WHERE c.shard = k.shard AND c.id = k.id AND (k.event_count <> 0
+    OR k.first_event_at < c.first_event_at OR k.last_event_at > c.last_event_at
+    OR (k.has_compensations, k.has_awaited_causes, k.undeclared_state)
+        IS DISTINCT FROM (c.has_compensations, c.has_awaited_causes, c.undeclared_state))
 """
 
 INSERT_ROLLUPS = """
@@ -335,13 +337,13 @@ JOIN event e ON e.shard = k.shard AND e.correlation_uuid = k.correlation_uuid
 WHERE e.correlation_uuid BETWEEN %s::uuid AND %s::uuid
 """
 
-#: Every step execution.
-READ_STEPS_OF = """
-SELECT s.correlation_uuid::text, s.instance_id::text, s.step, s.step_id, s.state
+#: Every step execution, all of its columns.
+READ_STEPS_OF = f"""
+SELECT {_read("s", _STEP_COLUMNS)}
 FROM unnest(%s::int[], %s::uuid[]) k(shard, correlation_uuid)
 JOIN step_execution s ON s.shard = k.shard AND s.correlation_uuid = k.correlation_uuid
 WHERE s.correlation_uuid BETWEEN %s::uuid AND %s::uuid
-"""
+"""  # noqa: S608  constants of this module
 
 DELETE_SETTLED_OF = """
 DELETE FROM settled_facts f USING unnest(%s::int[], %s::uuid[]) k(shard, correlation_uuid)
@@ -352,6 +354,24 @@ WHERE f.shard = k.shard AND f.correlation_uuid = k.correlation_uuid
 DELETE_AWAITED_OF = """
 DELETE FROM awaited_cause a USING unnest(%s::int[], %s::uuid[]) k(shard, correlation_uuid)
 WHERE a.shard = k.shard AND a.correlation_uuid = k.correlation_uuid
+"""
+
+#: Instances, all columns that are written.
+READ_INSTANCES_OF = f"""
+SELECT {_read("i", _INSTANCE_COLUMNS)} FROM unnest(%s::int[], %s::uuid[]) k(shard, id)
+JOIN instance i ON i.shard = k.shard AND i.id = k.id
+"""  # noqa: S608  constants of this module
+
+#: Attributes of instances.
+READ_ATTRIBUTES_OF = """
+SELECT a.instance_id::text, a.name, a.value FROM unnest(%s::int[], %s::uuid[]) k(shard, id)
+JOIN instance_attribute a ON a.shard = k.shard AND a.instance_id = k.id
+"""
+
+#: Attributes by key.
+DELETE_ATTRIBUTES_NAMED = """
+DELETE FROM instance_attribute a USING unnest(%s::int[], %s::uuid[], %s::text[]) k(shard, id, name)
+WHERE a.shard = k.shard AND a.instance_id = k.id AND a.name = k.name
 """
 
 #: Step executions by key.

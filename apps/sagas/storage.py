@@ -59,7 +59,6 @@ class _Attributes(msgspec.Struct, omit_defaults=True):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Attributes).decode
-_NAMES = tuple(field.name for field in msgspec.structs.fields(_Attributes))
 
 
 def encode_attributes(event: SagaEvent) -> str:
@@ -119,7 +118,6 @@ def decode_event(row: Any) -> SagaEvent:
     """The event of a stored row: a tuple of `EVENT_COLUMNS` or an `Event` model; the same event as was recorded."""
     if not isinstance(row, tuple):
         row = tuple(getattr(row, name) for name in EVENT_COLUMNS)
-    kept = _decode(row[10])
     return SagaEvent(
         source=row[3],
         id=row[2],
@@ -129,5 +127,5 @@ def decode_event(row: Any) -> SagaEvent:
         sequence=row[8],
         digest=bytes(row[9]),
         data=row[11],
-        **{name: getattr(kept, name) for name in _NAMES},
+        **msgspec.structs.asdict(_decode(row[10])),
     )

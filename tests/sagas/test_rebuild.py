@@ -142,10 +142,26 @@ class TestTheSameRows:
         Instance.objects.filter(project=shop.project).update(waiting_for="Godot", current_steps=["?"], owed_count=7)
         StepExecution.objects.update(status="lost", run_us=1)
         InstanceAttribute.objects.filter(project=shop.project).update(value="?")
+        attribute = InstanceAttribute.objects.filter(project=shop.project).values().first()
+        InstanceAttribute.objects.create(**{**attribute, "name": "nobody-told-of-it"})
         AwaitedCause.objects.all().delete()
         assert projections(shop.project.pk) != before
         rebuild_all(shop)
         assert projections(shop.project.pk) == before
+
+    def test_what_is_right_is_not_written(self, shop: Shop) -> None:
+        def versions() -> list[tuple]:
+            with connection.cursor() as cursor:
+                tables = ("correlation", "instance", "instance_attribute", "step_execution")
+                union = " UNION ALL ".join(f"SELECT tableoid::regclass::text, ctid::text FROM {one}" for one in tables)
+                cursor.execute(f"{union} ORDER BY 1, 2")
+                return cursor.fetchall()
+
+        self.told(shop)
+        rebuild_all(shop)
+        before = versions()
+        rebuild_all(shop)
+        assert versions() == before
 
 
 @pytest.mark.django_db

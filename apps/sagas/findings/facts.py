@@ -17,7 +17,6 @@ from apps.sagas.events import SECOND, Micros, SagaEvent
 from apps.sagas.interpretation import UNDECLARED, DeclaredFlow, DeclaredStep, Definitions, Interpreter, Meaning
 from apps.sagas.merging import InstanceWork, Workspace
 from apps.sagas.projection import InstanceState, Judgement
-from apps.sagas.rollups import RollupDeltas
 from apps.sagas.undoing import StepRef, Undoable
 
 #: Says what is wrong with the payload of an event: a sentence, "" for nothing. Raises CannotTellError.
@@ -208,7 +207,7 @@ def gather(
         if known is None or event.occurred_at > known:
             work.cause_times[event.id] = event.occurred_at
     work.plan(meant)
-    work.merge(definitions, RollupDeltas())
+    work.merge(definitions)
     work.judge()
     instances = _instances(work, policy)
     return CorrelationFacts([(event, meaning) for event, meaning, _ in meant], instances, policy, now)
