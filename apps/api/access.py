@@ -16,7 +16,7 @@ from ninja.security import APIKeyCookie, HttpBearer
 from ninja.utils import check_csrf
 
 from apps.api.problems import ProblemError
-from apps.projects import tokens
+from apps.projects import second_factors, tokens
 from apps.projects.models import Membership, Project, Role, Scope, Token
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -88,6 +88,8 @@ class MemberSession(APIKeyCookie):
             return None
         if request.method not in _SAFE_METHODS and check_csrf(request) is not None:
             raise ProblemError(403, "The CSRF token is missing or wrong.", code="csrf")
+        if second_factors.is_owed(user, request.session):
+            raise ProblemError(403, "Set up a second factor for your account first.", code="second_factor")
         project_id, role = _chosen(request, user)
         if self.scope == Scope.OPERATE and role not in _OPERATORS:
             raise ProblemError(403, "Viewers cannot change anything.", code="missing_role")

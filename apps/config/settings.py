@@ -145,6 +145,8 @@ MFA_ALLOW_UNVERIFIED_EMAIL = True
 MFA_TOTP_ISSUER = "Sagascope"
 MFA_TOTP_TOLERANCE = 1
 MFA_ADAPTER = "apps.web.accounts.adapters.SecondFactorAdapter"
+#: Nobody who signs in by password sees anything before they have set up a second factor.
+REQUIRE_SECOND_FACTOR = _flag("REQUIRE_SECOND_FACTOR")
 #: Security keys ask for https, except at a trial on this machine.
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not _IS_HTTPS
 USERSESSIONS_ADAPTER = "apps.web.accounts.adapters.SessionsAdapter"

@@ -16,10 +16,12 @@ from typing import Any, overload
 
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.cache import add_never_cache_headers
 from django_htmx.http import HttpResponseClientRedirect
 
+from apps.projects import second_factors
 from apps.projects.models import Membership, Project, Role
 
 SESSION_KEY = "project"
@@ -53,13 +55,20 @@ def role_in(user: Any, project_id: int) -> str | None:
 @overload
 def project_view(view: View) -> View: ...
 @overload
-def project_view(*, role: str = ..., change_role: str | None = ...) -> Callable[[View], View]: ...
 def project_view(
-    view: View | None = None, *, role: str = Role.VIEWER.value, change_role: str | None = None
+    *, role: str = ..., change_role: str | None = ..., sets_up_factor: bool = ...
+) -> Callable[[View], View]: ...
+def project_view(
+    view: View | None = None,
+    *,
+    role: str = Role.VIEWER.value,
+    change_role: str | None = None,
+    sets_up_factor: bool = False,
 ) -> Callable[[View], View] | View:
     """Decorate a view that shows or changes one project.
 
-    `role` is what anybody needs to look, `change_role` (default: the same) what a POST needs.
+    `role` is what anybody needs to look, `change_role` (default: the same) what a POST needs. `sets_up_factor`: shown
+    also to those who must set up a second factor first.
     """
 
     def decorate(inner: View) -> View:
@@ -74,6 +83,10 @@ def project_view(
     def _answer(inner: View, request: HttpRequest, args: tuple, kwargs: dict) -> HttpResponse:
         if not request.user.is_authenticated:
             return _to_login(request)
+        request.owes_factor = second_factors.is_owed(request.user, request.session)  # type: ignore[attr-defined]
+        if request.owes_factor and not sets_up_factor:  # type: ignore[attr-defined]
+            url = reverse("mfa_index")
+            return HttpResponseClientRedirect(url) if request.htmx else redirect(url)  # type: ignore[attr-defined]
         choices = projects_of(request.user)
         request.choices = choices  # type: ignore[attr-defined]
         if not choices:

@@ -31,6 +31,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.http.request import split_domain_port, validate_host
 from django.urls import path, re_path
 
+from apps.projects import second_factors
 from apps.projects.models import Project
 from apps.sagas.feed import project_group
 from apps.web.access import projects_of, role_in
@@ -82,7 +83,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
         """Accept whoever may see the project; deny the handshake otherwise."""
         query = {key: values[-1] for key, values in parse_qs(self.scope["query_string"].decode("latin-1")).items()}
         user, session = self.scope["user"], self.scope["session"]
-        project_id = await _project_id(user, query.get("project") or session.get("project"))
+        project_id = await _project_id(user, session, query.get("project") or session.get("project"))
         self.correlation = _uuid(query.get("correlation"))
         if project_id is None or (query.get("correlation") and self.correlation is None):
             await self.close()
@@ -141,9 +142,9 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
 
 @database_sync_to_async
-def _project_id(user: Any, slug: str | None) -> int | None:
+def _project_id(user: Any, session: SessionBase, slug: str | None) -> int | None:
     """The project that the page shows, if the user may see it."""
-    if not user.is_authenticated or not user.is_active:
+    if not user.is_authenticated or not user.is_active or second_factors.is_owed(user, session):
         return None
     if slug:
         project = Project.objects.filter(slug=slug).first()
@@ -157,7 +158,7 @@ def _verdict(store: type[SessionBase], session_key: str, user_id: int | None, pr
     # get_user also compares the password hash, so that a changed password ends every other session.
     request = type("Request", (), {"session": store(session_key)})()
     user = get_user(request)
-    if user.pk is None or user.pk != user_id or not user.is_active:
+    if user.pk is None or user.pk != user_id or not user.is_active or second_factors.is_owed(user, request.session):
         return SIGNED_OUT
     return None if role_in(user, project_id) else NOT_A_MEMBER
 

@@ -136,6 +136,14 @@ async def test_nobody_listens_without_a_session(connect: Connect, shop: Project)
     assert not (await connect(None))[1]
 
 
+async def test_nobody_listens_who_must_set_up_a_second_factor_first(
+    connect: Connect, viewer: Client, settings: Any
+) -> None:
+    settings.REQUIRE_SECOND_FACTOR = True
+    _, accepted = await connect(viewer)
+    assert not accepted
+
+
 @pytest.mark.parametrize("path", ["/live?project=rival", "/live?project=nowhere", "/live?correlation=x", "/other"])
 async def test_nobody_listens_to_what_is_not_theirs(
     path: str, connect: Connect, viewer: Client, rival: Project

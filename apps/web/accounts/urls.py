@@ -35,7 +35,8 @@ from apps.web.views.settings import SECTIONS
 
 def _setting(view: Any) -> View:
     """A page of one's own account among the settings."""
-    return project_view(view.as_view(extra_context={"sections": SECTIONS, "here": "web:settings_account"}))
+    shown = view.as_view(extra_context={"sections": SECTIONS, "here": "web:settings_account"})
+    return project_view(sets_up_factor=True)(shown)
 
 
 def _door(view: Any) -> Any:
