@@ -226,9 +226,14 @@ function connect() {
       location.reload();
       return;
     }
-    live.retry = Math.min(live.retry + 1, 6);
-    setTimeout(connect, 500 * 2 ** live.retry * (0.5 + Math.random()));
+    setTimeout(connect, reconnectWait(live.retry));
+    live.retry += 1;
   });
+}
+
+// From a second to half a minute, each time another part of it: tabs that lost a server do not all come back at once.
+function reconnectWait(tries) {
+  return Math.min(1000 * 2 ** tries, 30000) * (0.5 + Math.random() / 2);
 }
 
 // An answer to a tick may hold figures from a moment before it, counted for everybody who looks. By then they are

@@ -86,3 +86,14 @@ def test_what_happens_while_a_page_is_still_loading_shows_at_once(site: str, sig
     expect(page.locator("html[data-socket=open]")).to_have_count(1)
     page.clock.run_for(2000)
     expect(page.get_by_role("main")).to_contain_text("card declined")
+
+
+def test_a_page_that_lost_its_server_waits_a_second_then_longer_never_more_than_half_a_minute(signed_in: Page) -> None:
+    waits = signed_in.evaluate(
+        "Array.from({length: 100}, (_, tries) => Array.from({length: 100}, () => reconnectWait(tries)))"
+    )
+    for tries, spread in enumerate(waits):
+        longest = min(1_000 * 2**tries, 30_000)
+        assert longest / 2 <= min(spread) < max(spread) <= longest
+        # As many moments as there are tabs.
+        assert len(set(spread)) > 90

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from django.conf import settings
 
-from tests.faults import keeping, names, orders, queues, storms
+from tests.faults import keeping, names, orders, queues, readers, storms
 from tests.faults.system import pause, resume
 
 if TYPE_CHECKING:
@@ -194,6 +194,7 @@ FAULTS = (
     Fault("F26", "two of every worker at once", storms.two_of_each, 4, 40),
     Fault("F28", "the past is read anew while events come", storms.rebuilt_while_told, 2, 10),
     Fault("F29", "a person is erased while everything goes on", keeping.erasing, 10, 50),
+    Fault("F35", "the server goes under an open page", readers.server_gone, 5, 50, within=10, is_long=True),
     Fault("F33", "names without number from one token", names.many_names, 2, 10, is_long=True),
     Fault("F31", "far more than fits", storms.overload, 2, 10, within=10),
     *(Fault("F24", f"die at {name}", point(name), 10, 100, pause=6, tells=True) for name in _NOTIFIER),
