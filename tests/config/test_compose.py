@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,29 @@ from django.core.management import get_commands, load_command_class
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]
 MANAGED = {name: each["command"][2:] for name, each in SERVICES.items() if "manage.py" in each.get("command", ())}
+
+
+def test_what_must_be_set_is_in_the_example() -> None:
+    example = (ROOT / "docker/.env.example").read_text()
+    for name in ("compose.yaml", "compose.tls.yaml"):
+        for variable in re.findall(r"\$\{(\w+):\?", (ROOT / "docker" / name).read_text()):
+            assert re.search(rf"^#?{variable}=", example, re.MULTILINE), variable
+
+
+def test_stores_ask_who_comes() -> None:
+    assert "--requirepass" in SERVICES["redis"]["command"]
+    environment = SERVICES["web"]["environment"]
+    assert re.match(r"redis://:\$\{REDIS_PASSWORD:\?[^}]+\}@", environment["REDIS_URL"])
+    assert re.match(r"postgresql://sagascope:\$\{POSTGRES_PASSWORD:\?[^}]+\}@", environment["DATABASE_URL"])
+
+
+def test_tls_is_a_file_beside_it() -> None:
+    added = yaml.safe_load((ROOT / "docker/compose.tls.yaml").read_text())["services"]["nginx"]
+    assert "8443" in added["ports"][0]
+    mounted = [volume.split(":") for volume in added["volumes"]]
+    assert (ROOT / "docker" / mounted[0][0]).is_file()
+    assert "include /etc/nginx/tls[.]conf;" in (ROOT / "docker/nginx.conf").read_text()
+    assert "listen 8443 ssl" in (ROOT / "docker/tls.conf").read_text()
 
 
 def test_what_reads_brokers_and_engines_is_there() -> None:
