@@ -227,11 +227,22 @@ def claim_due(now: Micros, limit: int) -> list[Claimed]:
     with transaction.atomic():
         waiting = Receiver.objects.filter(Exists(_due(now).filter(receiver=OuterRef("pk"))), is_enabled=True)
         for receiver in waiting.order_by("pk").select_for_update(skip_locked=True, no_key=True)[:limit]:
+            if _waits(receiver, now):
+                continue
             # Asked again now that the receiver is locked: somebody may have claimed it a moment ago.
             delivery = _due(now).filter(receiver=receiver).order_by("due_at", "pk").first()
             if delivery is not None and (one := _claim(delivery, receiver, now)) is not None:
                 claimed.append(one)
     return claimed
+
+
+def _waits(receiver: Receiver, now: Micros) -> bool:
+    """Whether its target has asked for time; then all that it is to be told is due when that is over."""
+    if receiver.waits_until is None or receiver.waits_until <= now:
+        return False
+    waiting = Delivery.objects.filter(receiver=receiver, status=DeliveryStatus.PENDING)
+    waiting.filter(due_at__lt=receiver.waits_until).update(due_at=receiver.waits_until)
+    return True
 
 
 def _due(now: Micros) -> QuerySet[Delivery]:
@@ -343,7 +354,8 @@ def _succeed(delivery: Delivery, now: Micros, report: DeliveryReport) -> None:
     delivery.status, delivery.finished_at, delivery.detail = DeliveryStatus.SENT, now, ""
     receiver = delivery.receiver
     receiver.failing_since, receiver.last_error, receiver.last_success_at = None, "", now
-    receiver.save(update_fields=["failing_since", "last_error", "last_success_at"])
+    receiver.waits_until = None
+    receiver.save(update_fields=["failing_since", "last_error", "last_success_at", "waits_until"])
     report.sent += 1
 
 
@@ -352,10 +364,12 @@ def _fail(delivery: Delivery, error: DeliveryError, now: Micros, report: Deliver
     delivery.detail = str(error)
     receiver = delivery.receiver
     receiver.failing_since, receiver.last_error = receiver.failing_since or now, str(error)
-    receiver.save(update_fields=["failing_since", "last_error"])
     wait_us = retry_wait(delivery.tries)
     if error.retry_after is not None:
-        wait_us = max(wait_us, min(int(error.retry_after * 1_000_000), LONGEST_WAIT))
+        asked_us = min(int(error.retry_after * 1_000_000), LONGEST_WAIT)
+        receiver.waits_until = now + asked_us
+        wait_us = max(wait_us, asked_us)
+    receiver.save(update_fields=["failing_since", "last_error", "waits_until"])
     first = now if delivery.first_tried_at is None else delivery.first_tried_at
     if may_retry and not (error.permanent or error.gone) and now + wait_us <= first + GIVE_UP_AFTER:
         delivery.due_at = now + wait_us
@@ -404,8 +418,8 @@ def disable(receiver: Receiver, reason: str, now: Micros) -> None:
 def enable(receiver: Receiver) -> None:
     """Switch a receiver on again; what was dropped meanwhile stays dropped."""
     receiver.is_enabled, receiver.disabled_reason, receiver.disabled_at = True, "", None
-    receiver.failing_since = None
-    receiver.save(update_fields=["is_enabled", "disabled_reason", "disabled_at", "failing_since"])
+    receiver.failing_since, receiver.waits_until = None, None
+    receiver.save(update_fields=["is_enabled", "disabled_reason", "disabled_at", "failing_since", "waits_until"])
 
 
 def send_test(receiver: Receiver, now: Micros) -> Delivery:

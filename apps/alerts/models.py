@@ -58,6 +58,8 @@ class Receiver(models.Model):
     failing_since = models.BigIntegerField(null=True, blank=True)
     last_error = models.TextField(default="", blank=True)
     last_success_at = models.BigIntegerField(null=True, blank=True)
+    #: Until when its target has asked to be left alone (`Retry-After`).
+    waits_until = models.BigIntegerField(null=True, blank=True)
     created_at = models.BigIntegerField(default=micros.now)
 
     class Meta:

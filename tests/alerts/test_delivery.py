@@ -151,6 +151,35 @@ def test_a_target_may_ask_for_time(stuck: World, hook: Target) -> None:
     assert first().due_at - first().log.get().at == 120 * micros.SECOND
 
 
+def test_a_target_that_asked_for_time_gets_no_other_message_meanwhile(stuck: World, hook: Target) -> None:
+    hook.reply = answer(429, retry_after="120")
+    deliver_due(at(32))
+    stuck.start("order-3", service="stock")
+    stuck.sweep(33 + 30)
+    assert Delivery.objects.filter(status="pending").count() == 2
+
+    hook.reply = answer(204)
+    deliver_due(at(64))
+    assert len(hook.requests) == 1
+    assert {one.due_at - first().log.get().at for one in Delivery.objects.all()} == {120 * micros.SECOND}
+
+    deliver_due(at(153))
+    assert len(hook.requests) == 3
+    assert [one.status for one in Delivery.objects.all()] == ["sent"] * 2
+
+
+def test_a_receiver_that_is_switched_on_again_need_not_wait(stuck: World, hook: Target) -> None:
+    hook.reply = answer(410, retry_after="7200")
+    deliver_due(at(32))
+    delivery.enable(Receiver.objects.get())
+    hook.reply = answer(204)
+
+    assert delivery.send_again(stuck.project.pk, first().message_id, at(40))
+    deliver_due(at(40))
+
+    assert first().status == "sent"
+
+
 @pytest.mark.parametrize("status", [301, 302, 307])
 def test_redirects_are_not_followed(stuck: World, hook: Target, status: int) -> None:
     with target() as elsewhere:
