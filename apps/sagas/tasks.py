@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from apps.lib import micros
+from apps.lib import common_clock
 from apps.sagas import compaction, judging, learned_deadlines, rebuild, retention, rhythms
 from apps.sagas import partitions as partition_tables
 
@@ -18,7 +18,7 @@ def reproject() -> int:
 @shared_task(name="apps.sagas.tasks.compact")
 def compact() -> None:
     """Take in when sources sent, then merge delta rows: single arrivals cannot be told apart any more."""
-    rhythms.learn(micros.now())
+    rhythms.learn(common_clock.now())
     compaction.compact()
 
 
@@ -31,13 +31,13 @@ def partitions() -> list[str]:
 @shared_task(name="apps.sagas.tasks.judge_findings", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
 def judge_findings() -> None:
     """Judge what changed, and what is due by the clock; what is left over is the next tick's."""
-    judging.judge_due(micros.now(), seconds=2.0)
+    judging.judge_due(common_clock.now(), seconds=2.0)
 
 
 @shared_task(name="apps.sagas.tasks.learn_deadlines", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
 def learn_deadlines() -> None:
     """Look at flows whose usual waits and runs may have changed."""
-    learned_deadlines.learn_due(micros.now(), seconds=2.0)
+    learned_deadlines.learn_due(common_clock.now(), seconds=2.0)
 
 
 @shared_task(name="apps.sagas.tasks.rejudge", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
@@ -49,6 +49,6 @@ def rejudge() -> None:
 @shared_task(name="apps.sagas.tasks.retain")
 def retain() -> None:
     """Forget finished sagas whose time has come, and drop the partitions that nobody needs any more."""
-    now = micros.now()
+    now = common_clock.now()
     retention.expire(now, seconds=300.0)
     retention.drop_partitions(now)

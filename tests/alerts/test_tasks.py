@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from django.core.management import call_command
@@ -12,7 +13,7 @@ from apps.alerts.models import Delivery
 from apps.config.celery import app
 from apps.lib import micros
 from tests.alerts.test_at_once import at_once
-from tests.alerts.world import START, Target, World
+from tests.alerts.world import START, Target, World, answer
 
 
 @pytest.fixture
@@ -38,6 +39,25 @@ def test_ticks_sweep_and_deliver(stuck: World, hook: Target) -> None:
         tasks.deliver.apply(throw=True)
     assert stuck.incident().instance_count == 1
     assert len(hook.requests) == 1
+
+
+@pytest.mark.parametrize("wrong", [micros.HOUR, -micros.HOUR], ids=["ahead", "behind"])
+def test_a_worker_whose_clock_is_wrong_lives_by_postgresql_s(
+    stuck: World, hook: Target, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    right_now = micros.now()
+    stuck.start("b", seconds=(right_now - START) / micros.SECOND)
+    hook.reply = answer(500)
+    monkeypatch.setattr(micros, "now", lambda: time.time_ns() // 1000 + wrong)
+
+    tasks.sweep.apply(throw=True)
+    tasks.deliver.apply(throw=True)
+
+    incident = stuck.incident()
+    assert incident.sample == ["a"]
+    message = Delivery.objects.get()
+    for moment in (incident.opened_at, message.due_at, message.log.get().at):
+        assert abs(moment - right_now) < micros.MINUTE
 
 
 def test_a_second_deliverer_leaves_at_once_and_the_lock_is_given_back(stuck: World, hook: Target) -> None:

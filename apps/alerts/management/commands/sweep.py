@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand
 
 from apps.alerts.delivery import deliver_due
 from apps.alerts.sweeping import sweep
-from apps.lib import micros
+from apps.lib import common_clock
 
 
 class Command(BaseCommand):
@@ -23,7 +23,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Sweep, and say what was done."""
-        self.stdout.write(str(sweep(micros.now())))
+        self.stdout.write(str(sweep(common_clock.now())))
         if options["deliver"]:
-            report = deliver_due(micros.now())
+            report = deliver_due(common_clock.now())
             self.stdout.write(f"{report.sent} sent, {report.failed} failed, {report.given_up} given up")
