@@ -13,6 +13,7 @@ import random
 import re
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -43,7 +44,8 @@ GIVE_UP_AFTER: Micros = micros.DAY
 #: A receiver that nothing has reached for so long when a message is given up is switched off.
 DISABLE_AFTER: Micros = 18 * micros.HOUR
 SENDERS = 16
-RUN_SECONDS = 50.0
+#: Whoever sends goes on for so long while any call is under way, and lets others begin when it has only calls left.
+RUN_SECONDS = 300.0
 
 #: Messages that say how bad it is; they keep the cool-down.
 TELLING = ("opened", "reopened", "worse", "reminder")
@@ -183,16 +185,24 @@ def _log(incident: Incident, what: str, now: Micros, detail: str) -> None:
 # Out of the outbox
 
 
-def deliver_due(now: Micros, *, senders: int = SENDERS, run_seconds: float = RUN_SECONDS) -> DeliveryReport:
+def deliver_due(
+    now: Micros,
+    *,
+    senders: int = SENDERS,
+    run_seconds: float = RUN_SECONDS,
+    when_last: Callable[[], None] = lambda: None,
+) -> DeliveryReport:
     """Send what is due, and what becomes due meanwhile, for at most `run_seconds`; then finish what is on its way.
 
-    Any number of these may run at once.
+    Any number of these may run at once. `when_last` is called once nothing new is begun: a target that hangs may
+    keep this one for a while yet, and must keep nobody else from sending.
     """
     report = DeliveryReport()
     began = time.monotonic()
     renewed = began
     in_flight: dict[Future[_Outcome], Claimed] = {}
     touched: set[int] = set()
+    is_last = False
     with ThreadPoolExecutor(senders, thread_name_prefix="deliver") as pool:
         while True:
             elapsed = time.monotonic() - began
@@ -201,6 +211,9 @@ def deliver_due(now: Micros, *, senders: int = SENDERS, run_seconds: float = RUN
                 for claimed in claim_due(clock, senders - len(in_flight)):
                     failpoints.reach("deliver.claimed")
                     in_flight[pool.submit(_send, claimed)] = claimed
+            elif not is_last:
+                is_last = True
+                when_last()
             if not in_flight:
                 break
             done, _ = wait(in_flight, timeout=1.0, return_when=FIRST_COMPLETED)

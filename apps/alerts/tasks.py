@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 
 from celery import shared_task
 from django.conf import settings
@@ -32,9 +33,9 @@ def sweep() -> None:
 @shared_task(name="apps.alerts.tasks.deliver", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
 def deliver() -> None:
     """Send what is due, unless another worker is at it: leases keep deliveries safe, this only saves worker slots."""
-    with alone(_DELIVERER_LOCK) as is_alone:
-        if is_alone:
-            delivery.deliver_due(common_clock.now())
+    with ExitStack() as ends:
+        if ends.enter_context(alone(_DELIVERER_LOCK)):
+            delivery.deliver_due(common_clock.now(), when_last=ends.close)
 
 
 @shared_task(name="apps.alerts.tasks.heartbeat", ignore_result=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
+from functools import partial
+from typing import Any
 
 import pytest
 from django.core.management import call_command
 
-from apps.alerts import tasks
+from apps.alerts import delivery, tasks
 from apps.alerts.models import Delivery
 from apps.config.celery import app
 from apps.lib import micros
 from tests.alerts.test_at_once import at_once
-from tests.alerts.world import START, Target, World, answer
+from tests.alerts.world import START, Target, World, answer, target
 
 
 @pytest.fixture
@@ -67,6 +70,36 @@ def test_a_second_deliverer_leaves_at_once_and_the_lock_is_given_back(stuck: Wor
     Delivery.objects.update(status="pending")
     tasks.deliver.apply(throw=True)
     assert len(hook.requests) == 2
+
+
+def test_whoever_only_finishes_its_calls_keeps_nobody_from_sending(
+    stuck: World, hook: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "deliver_due", partial(delivery.deliver_due, run_seconds=0.2))
+    called, gate = threading.Event(), threading.Event()
+
+    def hang(request: Any, handler: Any) -> None:
+        called.set()
+        gate.wait(10)
+        answer(204)(request, handler)
+
+    hook.reply = hang
+    with target() as quick:
+        tasks.sweep.apply(throw=True)
+
+        def send_late() -> None:
+            assert called.wait(10)
+            stuck.receiver("quick", url=quick.url)
+            stuck.start("b", service="billing", seconds=(micros.now() - START) / micros.SECOND - 3600)
+            tasks.sweep.apply(throw=True)
+            until = time.monotonic() + 8
+            while not quick.requests and time.monotonic() < until:
+                tasks.deliver.apply(throw=True)
+            gate.set()
+
+        at_once(lambda: tasks.deliver.apply(throw=True), send_late)
+        assert quick.requests
+        assert quick.requests[0].at < hook.requests[0].at + 8
 
 
 def test_the_command_sweeps_once_and_says_what_it_did(stuck: World, hook: Target) -> None:
