@@ -98,6 +98,8 @@ def fill(project_id: int, source_id: int, *, events: int, seed: int = 7, say: Ca
                 say(f"      {number:,} of {waves:,} waves in {time.perf_counter() - started:.0f} s")
     counts = []
     with connection.cursor() as cursor:
+        # What was copied had been summed up; a worker would know so within minutes.
+        cursor.execute("UPDATE compaction_progress SET (done_id, seen_id) = (SELECT max(id), max(id) FROM rollup)")
         cursor.execute("VACUUM (ANALYZE)")
         for table in ("correlation", "instance", "event"):
             cursor.execute(f"SELECT count(*) FROM {table}")  # noqa: S608 - our own table names

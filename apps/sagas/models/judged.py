@@ -48,7 +48,14 @@ class Finding(models.Model):
             models.Index(fields=["project", "-opened_at", "id"], name="finding_recent"),
             models.Index(fields=["project", "status", "-opened_at", "id"], name="finding_status_recent"),
             models.Index(fields=["project", "code", "-opened_at", "id"], name="finding_code_recent"),
-            # What is wrong now: counts by code and flow, the owed ledger by age, `finding:…` among instances.
+            # The owed ledger by age, and how much of it lies where.
+            models.Index(
+                fields=["project", "code", "since", "id"],
+                include=["flow", "service", "step"],
+                name="finding_oldest",
+                condition=models.Q(status="open"),
+            ),
+            # What is wrong now: counts by code and flow, `finding:…` among instances.
             models.Index(
                 fields=["project", "code", "flow", "since"],
                 name="finding_open",
