@@ -88,12 +88,12 @@ def overview(project_id: int, now: Micros) -> Overview:
     """A project at a glance. Raises ReadTooLongError."""
     with read_limit():
         marks = watermarks(project_id, now)
-        stuck, params = stuck_condition(marks)
+        causes, stuck_count = _stuck(project_id, marks, TOP)
         return Overview(
             open_count=_capped_count("ended_at IS NULL", [], project_id),
-            stuck_count=_capped_count(stuck, params, project_id),
+            stuck_count=min(stuck_count, COUNT_LIMIT),
             owed_count=_capped_count("owed_since IS NOT NULL", [], project_id),
-            causes=stuck_causes(project_id, marks),
+            causes=causes,
             owed=_owed(project_id),
             failing=_failing(project_id, now),
             throughput=_throughput(project_id, now),
@@ -113,17 +113,35 @@ def status_counts(project_id: int, now: Micros) -> dict[str, int]:
 
 def stuck_causes(project_id: int, marks: Watermarks, *, limit: int = TOP) -> list[StuckCause]:
     """What the stuck instances wait for, the most frequent cause first. Raises ReadTooLongError."""
+    return _stuck(project_id, marks, limit)[0]
+
+
+def _stuck(project_id: int, marks: Watermarks, limit: int) -> tuple[list[StuckCause], int]:
+    """The most frequent causes, and how many instances are stuck for whatever cause."""
     stuck, params = stuck_condition(marks)
+    # Which one is stuck for longest is asked for the few causes that are shown, not found by sorting all.
     sql = f"""
-        SELECT flow, waiting_for, error_fingerprint, max(error), service, count(*), min(deadline_at),
-               (array_agg(correlation_id ORDER BY deadline_at))[1]
-        FROM instance WHERE project_id = %s AND {stuck}
-        GROUP BY flow, waiting_for, error_fingerprint, service
-        ORDER BY count(*) DESC, min(deadline_at), flow LIMIT %s
+        SELECT cause.flow, cause.waiting_for, cause.error_fingerprint, cause.error, cause.service, cause.number,
+               cause.since, oldest.correlation_id, cause.total
+        FROM (
+            SELECT flow, waiting_for, error_fingerprint, max(error) AS error, service, count(*) AS number,
+                   min(deadline_at) AS since, sum(count(*)) OVER ()::bigint AS total
+            FROM instance WHERE project_id = %s AND {stuck}
+            GROUP BY flow, waiting_for, error_fingerprint, service
+            ORDER BY count(*) DESC, min(deadline_at), flow LIMIT %s
+        ) AS cause CROSS JOIN LATERAL (
+            SELECT correlation_id FROM instance
+            WHERE project_id = %s AND {stuck} AND deadline_at = cause.since AND flow = cause.flow
+                  AND waiting_for IS NOT DISTINCT FROM cause.waiting_for AND service = cause.service
+                  AND error_fingerprint = cause.error_fingerprint
+            ORDER BY correlation_id LIMIT 1
+        ) AS oldest
+        ORDER BY cause.number DESC, cause.since, cause.flow
     """  # noqa: S608 - our own text, values bound
     with read_limit(), connection.cursor() as cursor:
-        cursor.execute(sql, [project_id, *params, limit])
-        return [StuckCause(*row) for row in cursor.fetchall()]
+        cursor.execute(sql, [project_id, *params, limit, project_id, *params])
+        rows = cursor.fetchall()
+    return [StuckCause(*row[:-1]) for row in rows], rows[0][-1] if rows else 0
 
 
 def _capped_count(condition: str, params: list[Any], project_id: int) -> int:
