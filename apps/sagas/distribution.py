@@ -54,6 +54,18 @@ def rows_one_by_one(cursor: Any, statement: str, keys: Sequence[Sequence[Any]]) 
             return
 
 
+#: Said before EXPLAIN in the same transaction: Citus else explains the plan of one shard, and guesses for the whole.
+EXPLAIN_EVERY_SHARD = "SET LOCAL citus.explain_all_tasks = on"
+
+
+def planned_rows(plan: dict[str, Any]) -> int:
+    """How many rows a plan expects, by EXPLAIN's JSON; of a distributed one the sum of those of its shards."""
+    job = plan.get("Distributed Query", {}).get("Job")
+    if job is None:
+        return int(plan["Plan Rows"])
+    return sum(planned_rows(remote["Plan"]) for task in job["Tasks"] for (remote,) in task["Remote Plan"])
+
+
 def projects_with(condition: str, params: Sequence[Any]) -> set[int]:
     """Projects that have any instance of which this holds.
 

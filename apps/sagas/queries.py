@@ -25,6 +25,7 @@ from apps.lib.read_limit import ReadTooLongError, read_limit
 from apps.projects.lags import Lag, lag_of
 from apps.projects.models import Source
 from apps.sagas.conditions import Condition, condition_of
+from apps.sagas.distribution import EXPLAIN_EVERY_SHARD, is_distributed, planned_rows
 from apps.sagas.events import SagaEvent
 from apps.sagas.latency import FlowSummary, Quantiles, StepLatency, flow_summaries, step_latency
 from apps.sagas.locking import shard_of
@@ -247,10 +248,12 @@ def count_instances(
 
 def _estimate(matching: Condition) -> int:
     with read_limit(), connection.cursor() as cursor:
+        if is_distributed():
+            cursor.execute(EXPLAIN_EVERY_SHARD)
         cursor.execute(f"EXPLAIN (FORMAT JSON) {matching.sql}", matching.params)
         (answer,) = cursor.fetchone()
     plan = answer if isinstance(answer, list) else json.loads(answer)
-    return int(plan[0]["Plan"]["Plan Rows"])
+    return planned_rows(plan[0]["Plan"])
 
 
 def show_stuck(instance: Instance, marks: Watermarks) -> None:

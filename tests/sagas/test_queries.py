@@ -15,6 +15,7 @@ from apps.lib.micros import HOUR, MINUTE, SECOND, to_datetime
 from apps.lib.read_limit import ReadTooLongError, read_limit
 from apps.projects.models import Project, Source, SourceKind
 from apps.sagas import queries
+from apps.sagas.distribution import is_distributed
 from apps.sagas.models import Flow, Instance, InstanceAttribute, Rollup, SourceTally
 from apps.sagas.query import parse
 
@@ -356,7 +357,9 @@ def test_counting_that_takes_too_long_becomes_an_estimate(
 
     monkeypatch.setattr(queries, "read_limit", give_up)
     counted = queries.count_instances(project.pk, parse("flow:order"), now=NOW)
-    assert (counted.number, counted.is_estimate, str(counted)) == (20, True, "about 20")
+    # Each of the eight shards of the tests' Citus rounds its own up.
+    assert 20 <= counted.number <= (28 if is_distributed() else 20)
+    assert (counted.is_estimate, str(counted)) == (True, f"about {counted.number}")
 
 
 @pytest.mark.parametrize("text", ["attr.customer=42", "attr.customer:4*,x", "-attr.customer!=42", "42", "order", "pay"])
