@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.test import Client
 
 from apps.config import health
@@ -54,6 +54,13 @@ def test_not_ready_without_a_database(monkeypatch: pytest.MonkeyPatch, redis_cli
     monkeypatch.setattr(health.connection, "cursor", away)
     answer = Client().get("/readyz")
     assert (answer.status_code, answer.json()["database"]) == (503, "unreachable")
+
+
+def test_not_ready_while_the_disk_is_full(redis_client: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL temp_file_limit = '100kB'")
+    answer = Client().get("/readyz")
+    assert (answer.status_code, answer.json()["database"]) == (503, "cannot store events: no room on its disk")
 
 
 def test_metrics_count_by_source_and_are_well_formed() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import redis
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 from django.db.models import Count, Sum
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
@@ -37,6 +37,12 @@ _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 #: Ready means: a primary that takes writes, with our tables in it.
 _CAN_STORE = "SELECT NOT pg_is_in_recovery() AND to_regclass('event') IS NOT NULL"
+#: More rows than fit into the least memory: PostgreSQL writes some of them, half a megabyte, beside its tables and
+#: forgets them. On a full disk it cannot.
+_LITTLE_MEMORY = "SET LOCAL work_mem = '64kB'"
+_HAS_ROOM = "SELECT count(*) FROM generate_series(1, 20000)"
+#: PostgreSQL's codes for a full disk, and for a limit on such files.
+_NO_ROOM = {"53100", "53400"}
 
 Labels = tuple[tuple[str, str], ...]
 Sample = tuple[Labels, int]
@@ -76,10 +82,17 @@ def _plain(body: dict[str, str], status: int = 200) -> HttpResponse:
 
 def _database_state() -> str:
     try:
-        with connection.cursor() as cursor:
+        with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_CAN_STORE)
-            return "ok" if cursor.fetchone()[0] else "cannot store events: read-only, or migrations are missing"
+            if not cursor.fetchone()[0]:
+                return "cannot store events: read-only, or migrations are missing"
+            cursor.execute(_LITTLE_MEMORY)
+            cursor.execute(_HAS_ROOM)
+            return "ok"
     except DatabaseError as error:
+        if getattr(error.__cause__, "sqlstate", None) in _NO_ROOM:
+            logger.warning("the database has no room: %s", error)
+            return "cannot store events: no room on its disk"
         logger.warning("the database cannot be reached: %s", error)
         return "unreachable"
 

@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
+from django.db import OperationalError, connection
 from django.test import Client
 
 from apps.projects.models import Membership, Project
@@ -160,6 +161,31 @@ def test_a_session_that_is_used_lasts_longer_than_one_that_is_not(
     assert client.session["seen"] == later
     # Written down every few minutes, not with each request.
     assert django_settings.SESSION_COOKIE_NAME not in client.get("/").cookies
+
+
+@pytest.mark.parametrize("table", ["usersessions_usersession", "django_session"])
+def test_pages_are_read_while_nothing_can_be_written(
+    sign_in: SignIn, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """As on a disk that is full."""
+    sign_in("viewer")
+    client = signed_in()
+    client.get("/")
+    seen = client.session["seen"]
+    later = seen + sessions.SEEN_SECONDS + 1
+    monkeypatch.setattr(sessions.time, "time", lambda: later)
+
+    def full(execute: Any, sql: str, *more: Any) -> Any:
+        if sql.startswith(("INSERT", "UPDATE")) and table in sql:
+            raise OperationalError("No space left on device")
+        return execute(sql, *more)
+
+    with connection.execute_wrapper(full):
+        answer = client.get("/instances")
+    assert (answer.status_code, client.session["seen"]) == (200, seen)
+
+    assert client.get("/instances").status_code == 200
+    assert client.session["seen"] == later
 
 
 def test_sessions_that_ended_by_themselves_are_forgotten(sign_in: SignIn) -> None:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -191,25 +192,41 @@ def full_disk(context: Context, dice: random.Random, trial: int) -> None:
         raise OSError(
             "the data folder lies on a large disk: run it with SAGASCOPE_DATA on a small one, such as a tmpfs"
         )
+    context.cookie()
     filler = folder / "filler"
+    seen: Counter[int] = Counter()
+    pages: Counter[int] = Counter()
+    ready: Counter[int] = Counter()
+    hold = context.verdict.hold
     try:
-        with filler.open("wb") as file, contextlib.suppress(OSError):
-            while True:
-                file.write(b"\0" * (1 << 20))
-                file.flush()
-                os.fsync(file.fileno())
-        seen: Counter[int] = Counter()
         until = time.monotonic() + 10
         while time.monotonic() < until:
+            # Whatever is given back meanwhile is taken as well.
+            _fill(filler)
             status, answer, headers = context.post(saga(f"full-{time.time_ns()}", dice))
             seen[status] += 1
             told = headers.get("retry-after", "").isdigit()
-            context.verdict.hold("F16 no Retry-After", status not in (503, 507) or told, status)
-            context.verdict.hold("F16 refused for good", status in (0, 200, 503, 507), (status, answer))
-        context.verdict.figures["full disk"] = dict(seen)
-        context.verdict.hold("F16 pages", context.fetch("/healthz")[0] == 200, "healthz does not answer")
+            hold("F16 no Retry-After", status not in (503, 507) or told, status)
+            hold("F16 refused for good", status in (200, 503, 507), (status, answer))
+            hold("F16 healthz", context.get("/healthz") == 200, "no answer")
+            ready[context.get("/readyz")] += 1
+            pages[context.page("/instances")[0]] += 1
     finally:
         filler.unlink(missing_ok=True)
+    for name, statuses in (("full disk", seen), ("pages", pages), ("readyz", ready)):
+        context.verdict.figures[name] = dict(Counter(context.verdict.figures.get(name, {})) + statuses)
+    hold("F16 the disk was not full", seen[503] + seen[507] > 0, dict(seen))
+    hold("F16 nobody is told", ready[503] > 0 and set(ready) <= {200, 503}, dict(ready))
+    hold("F16 pages", pages[200] > 0 and set(pages) <= {200, 503}, dict(pages))
+
+
+def _fill(filler: Path) -> None:
+    """Take all the room that there is on the disk of a file."""
+    with filler.open("ab") as file:
+        for size in (1 << 20, 1 << 12):
+            with contextlib.suppress(OSError):
+                while True:
+                    os.write(file.fileno(), bytes(size))
 
 
 def _negative(value: Any, path: str = "$") -> Iterable[str]:

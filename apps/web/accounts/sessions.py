@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +14,17 @@ from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib.auth import logout
 from django.contrib.auth.signals import user_logged_in
+from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.models import Session
+from django.db import DatabaseError, OperationalError
 from django.db.models import Exists, OuterRef
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
 from apps.web.live import end_session
+
+logger = logging.getLogger(__name__)
 
 #: How exactly a session's last use is known.
 SEEN_SECONDS = 300
@@ -124,13 +129,30 @@ def _begin(sender: Any, request: HttpRequest | None = None, **more: Any) -> None
 
 def _watch(request: HttpRequest, now: float) -> None:
     session = request.session
-    if _BEGUN not in session:
-        session[_BEGUN] = now
-    if now - session[_BEGUN] > settings.SESSION_LONGEST_SECONDS:
+    begun = session.get(_BEGUN)
+    if begun is not None and now - begun > settings.SESSION_LONGEST_SECONDS:
         key = session.session_key
         logout(request)
         end_session(key)
-    elif now - session.get(_SEEN, 0) > SEEN_SECONDS:
-        # Saving also moves the end of a session that nobody uses.
-        session[_SEEN] = now
+    elif begun is None or now - session.get(_SEEN, 0) > SEEN_SECONDS:
+        _note(request, now)
+
+
+def _note(request: HttpRequest, now: float) -> None:
+    """Write down that the session is in use. Where nothing can be written, as on a full disk, pages are read anyway."""
+    session = request.session
+    before = {name: session[name] for name in (_BEGUN, _SEEN) if name in session}
+    was_modified = session.modified
+    try:
         UserSession.objects.create_from_request(request)
+        # Saving also moves the end of a session that nobody uses.
+        session.update({_BEGUN: now} | before | {_SEEN: now})
+        session.save()
+    except (DatabaseError, UpdateError) as error:
+        if not isinstance(error.__context__ if isinstance(error, UpdateError) else error, OperationalError):
+            return  # it was ended meanwhile, as Django says to who asks
+        logger.warning("a session's use could not be noted: %s", error)
+        for name in (_BEGUN, _SEEN):
+            session.pop(name, None)
+        session.update(before)
+        session.modified = was_modified
