@@ -230,6 +230,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--slow", type=float, default=1.0, help="times to come back are multiplied by this, on a machine that is busy"
     )
+    parser.add_argument("--only", default="", help="of these, those with this word in their description, e.g. kafka")
     parser.add_argument("--port", type=int, default=8390)
     return parser.parse_args()
 
@@ -241,6 +242,7 @@ def _run(system: System, options: argparse.Namespace) -> int:
     chosen = [
         fault for fault in FAULTS if fault.number in options.faults or not (options.faults or fault.needs_small_disk)
     ]
+    chosen = [fault for fault in chosen if options.only in fault.about]
     target = Target()
     rows = []
     failed = 0

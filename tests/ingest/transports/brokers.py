@@ -146,7 +146,8 @@ class RedisBroker:
         return {"url": self.url, "streams": self.destination, "take_over_seconds": "0"}
 
     def publish(self, body: bytes, headers: Mapping[str, str] | None = None, key: str = "") -> None:
-        self.client.xadd(self.destination, {**dict(headers or {}), "payload": body})
+        fields: dict[Any, Any] = {**(headers or {}), "payload": body}
+        self.client.xadd(self.destination, fields)
 
     def consume(self, count: int) -> list[bytes]:
         answer: Any = self.client.xreadgroup("application", "one", {self.destination: ">"}, count=count)
@@ -339,7 +340,7 @@ class RabbitBroker:
         return [body for body, tag in self._get(count) if self.channel.basic_reject(tag, requeue=False) is None]
 
     def _get(self, count: int) -> list[tuple[bytes, int]]:
-        found = []
+        found: list[tuple[bytes, int]] = []
         while len(found) < count:
             method, _, body = self.channel.basic_get(self.queue)
             if method is None:
