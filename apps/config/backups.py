@@ -91,7 +91,7 @@ def drill(url: str, folder: Path | None = None, *, rebuilds: bool = True, say: S
             done.dump_bytes = file.stat().st_size
             say("taking sums of what was dumped")
             before = sums_of(source)
-            projected = _projected(source)
+            shown = projected(source)
         say("restoring")
         done.restore_seconds = _timed(lambda: restore(file, target))
         began = time.monotonic()
@@ -103,9 +103,9 @@ def drill(url: str, folder: Path | None = None, *, rebuilds: bool = True, say: S
         done.events = after.get("event", (0, 0))[0]
         if rebuilds:
             say("projecting everything anew")
-            done.rebuild_seconds = _timed(lambda: _manage(target, Path(made), "rebuild"))
+            done.rebuild_seconds = _timed(lambda: manage(target, Path(made), "rebuild"))
             with psycopg.connect(target) as restored:
-                if _projected(restored) != projected:
+                if projected(restored) != shown:
                     done.wrong.append("projected anew from its events, an instance differs")
     return done
 
@@ -161,7 +161,8 @@ def program(name: str) -> str:
     return found
 
 
-def _projected(connection: psycopg.Connection) -> tuple[int, int]:
+def projected(connection: psycopg.Connection) -> tuple[int, int]:
+    """Instances and checksum of what a rebuild from the events must give again."""
     row = connection.execute(_PROJECTED).fetchone()
     assert row is not None
     return int(row[0]), int(row[1])
@@ -175,8 +176,8 @@ def _run(url: str, name: str, *arguments: str) -> None:
         raise BackupError(f"{name} ended with {done.returncode}: {told}")
 
 
-def _manage(url: str, data: Path, *command: str) -> None:
-    """A command of `manage.py` on another database than ours."""
+def manage(url: str, data: Path, *command: str) -> None:
+    """Run a command of `manage.py` on another database than ours. Raises BackupError."""
     environment = {**os.environ, "DATABASE_URL": url, "SAGASCOPE_DATA": str(data / "servers")}
     environment.pop("DATABASE_REPLICA_URL", None)
     done = subprocess.run(  # noqa: S603

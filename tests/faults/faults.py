@@ -195,6 +195,7 @@ FAULTS = (
     Fault("F28", "the past is read anew while events come", storms.rebuilt_while_told, 2, 10),
     Fault("F29", "a person is erased while everything goes on", keeping.erasing, 10, 50),
     Fault("F35", "the server goes under an open page", readers.server_gone, 5, 50, within=10, is_long=True),
+    Fault("F30", "a backup under load comes back", keeping.backup, 2, 10, is_long=True),
     Fault("F33", "names without number from one token", names.many_names, 2, 10, is_long=True),
     Fault("F31", "far more than fits", storms.overload, 2, 10, within=10),
     *(Fault("F24", f"die at {name}", point(name), 10, 100, pause=6, tells=True) for name in _NOTIFIER),

@@ -1,11 +1,17 @@
-"""What must be gone for good while everything goes on."""
+"""What must be gone for good, and what must come back, while everything goes on."""
 
 from __future__ import annotations
 
 import random
+import shutil
+import subprocess
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -17,6 +23,9 @@ from tests.faults.story import saga
 
 if TYPE_CHECKING:
     from tests.faults.run import Context
+
+#: F30: from the dump to a database that is whole, for so many events as a CI run has.
+RESTORED_WITHIN = 600.0
 
 
 def erasing(context: Context, dice: random.Random, trial: int) -> None:
@@ -103,3 +112,69 @@ _TABLES = """
 SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace
   AND c.relkind IN ('r', 'p') AND NOT c.relispartition
 """
+
+
+# --- F30
+
+
+def backup(context: Context, dice: random.Random, trial: int) -> None:
+    """F30: by turns a dump and a copy of the files, made while events come, become a database that is whole."""
+    with tempfile.TemporaryDirectory(prefix="sagascope-fault-") as made:
+        (_copied_files if trial % 2 else _dumped)(context, Path(made))
+
+
+def _dumped(context: Context, folder: Path) -> None:
+    """Dump, restore elsewhere, compare every row with what was dumped, project everything anew there."""
+    from apps.config import backups
+    from apps.sagas.models import Event
+
+    before = Event.objects.count()
+    began = time.monotonic()
+    drilled = backups.drill(settings.DATABASE_URL, folder)
+    seconds = time.monotonic() - began
+    back = drilled.restore_seconds + (drilled.rebuild_seconds or 0.0)
+    context.verdict.hold("F30 restored", not drilled.wrong, drilled.wrong)
+    context.verdict.hold("F30 events are missing", drilled.events >= before, f"{drilled.events} of {before}")
+    context.verdict.hold("F30 takes long", seconds <= RESTORED_WITHIN * context.slow, f"{seconds:.0f} s")
+    context.verdict.figures["dump"] = f"{drilled.events} events back after {back:.0f} s"
+
+
+def _copied_files(context: Context, folder: Path) -> None:
+    """pg_basebackup beside all writers: the copy starts, holds a prefix of what was acknowledged, and is whole."""
+    from apps.config import backups
+
+    known = set(context.ledger.acknowledged)
+    began = time.monotonic()
+    with _copy(folder) as url, psycopg.connect(url) as connection:
+        answers = connection.execute(
+            "SELECT event_id FROM event e JOIN projects_source s ON s.id = e.source_ref"
+            " WHERE s.project_id = %s AND s.name = 'ledger'", [context.project_id]
+        ).fetchall()  # fmt: skip
+        stored = [event_id for (event_id,) in answers]
+        lost = known - set(stored)
+        context.verdict.hold("F30 lost by the copy", not lost, f"{len(lost)} of {len(known)}")
+        unexpected = set(stored) - context.ledger.attempted.keys()
+        context.verdict.hold("F30 unexpected in the copy", not unexpected, len(unexpected))
+        context.verdict.hold("F30 doubled in the copy", len(stored) == len(set(stored)), len(stored))
+        projected = backups.projected(connection)
+        connection.rollback()
+        backups.manage(url, folder, "rebuild")
+        context.verdict.hold("F30 the copy is not whole", backups.projected(connection) == projected, projected)
+    context.verdict.figures["copy"] = f"{len(stored)} events back after {time.monotonic() - began:.0f} s"
+
+
+@contextmanager
+def _copy(folder: Path) -> Iterator[str]:
+    """The URL of a server on a copy of the running one's files."""
+    from apps.config import backups
+    from apps.lib import embedded
+
+    data = folder / "servers"
+    data.mkdir()
+    folder.chmod(0o711)
+    command = [backups.program("pg_basebackup"), "-D", str(data / "postgres"), "-X", "stream", "-c", "fast"]
+    subprocess.run([*command, "-d", settings.DATABASE_URL], check=True, capture_output=True)
+    (data / "postgres" / "postmaster.pid").unlink(missing_ok=True)
+    with embedded.start(data) as servers:
+        yield servers.addresses.database_url
+    shutil.rmtree(data, ignore_errors=True)
