@@ -11,10 +11,9 @@ left behind would be missing from its hour for ever.
 
 from __future__ import annotations
 
-import time
-
 from django.db import connection, transaction
 
+from apps.lib import common_clock
 from apps.lib.micros import MINUTE, Micros
 
 #: Rows taken in one transaction, and transactions of one call: what is left is the next call's.
@@ -91,7 +90,7 @@ def compact() -> None:
             cursor.execute(_MERGE_ROLLUPS, {"done": done, "batch": BATCH})
             (taken,) = cursor.fetchone()
             if taken < BATCH:
-                now = time.time_ns() // 1000
+                now = common_clock.now()
                 cursor.execute(_MOVE_ON, [now, now - LAG])
                 cursor.execute(_MERGE_TALLIES, [BATCH])
                 return

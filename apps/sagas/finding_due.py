@@ -10,7 +10,6 @@ after the change was committed: spelled out before, it would miss what is record
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -36,8 +35,11 @@ MOST_ROWS = 100
 
 _MARK = """
 INSERT INTO finding_due (due_at, shards, correlation_uuids, project_ids)
-VALUES (%s, %s::text::int[], %s::text::uuid[], %s::text::bigint[])
+VALUES ({}, %s::text::int[], %s::text::uuid[], %s::text::bigint[])
 """
+_MARK_AT = _MARK.format("%s")
+#: By the clock that judges ask, whatever that of this machine says.
+_MARK_NOW = _MARK.format("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
 
 _MARK_MANY = """
 INSERT INTO finding_due (due_at, shards, correlation_uuids, project_ids)
@@ -69,15 +71,20 @@ _IS_MARKED = "SELECT EXISTS (SELECT 1 FROM finding_due WHERE due_at = %s AND %s:
 
 def mark(cursor: psycopg.Cursor, works: Iterable[Workspace]) -> None:
     """These correlations changed: judge them soon. One row, inside the transaction that changes them."""
-    mark_at(cursor, time.time_ns() // 1_000, [(work.shard, work.uuid, work.project_id) for work in works])
+    keys = [(work.shard, work.uuid, work.project_id) for work in works]
+    if keys:
+        cursor.execute(_MARK_NOW, _columns(keys), prepare=True)
 
 
 def mark_at(cursor: psycopg.Cursor, due_at: Micros, keys: Sequence[DueKey]) -> None:
     """Judge these correlations from a moment on."""
     if keys:
-        # As text: numbers and UUIDs need no quotes, and a driver takes long to look at each of them.
-        columns = ("{" + ",".join(map(str, column)) + "}" for column in zip(*keys, strict=True))
-        cursor.execute(_MARK, [due_at, *columns], prepare=True)
+        cursor.execute(_MARK_AT, [due_at, *_columns(keys)], prepare=True)
+
+
+def _columns(keys: Sequence[DueKey]) -> list[str]:
+    """Arrays as text: numbers and UUIDs need no quotes, and a driver takes long to look at each of them."""
+    return ["{" + ",".join(map(str, column)) + "}" for column in zip(*keys, strict=True)]
 
 
 def mark_once(cursor: psycopg.Cursor, due_at: Micros, key: DueKey) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from django.db import OperationalError, connection
 from apps.lib import micros
 from apps.sagas import catalog, finding_due, judging, locking, rebuild
 from apps.sagas.models import CompensableStep, Finding, FindingDue, Instance
+from apps.sagas.recording import record
 from tests.findings.court import ARRIVALS, Court, bring_forward
 from tests.sagas.stories import at, bare, completed, done, failed, saga, started
 
@@ -64,6 +66,16 @@ class TestOnce:
         assert judged.correlations == 10
         assert (judged.opened, judged.resolved, judged.changed) == (0, 0, 0)
         assert kept(court) == before
+
+    def test_what_a_machine_with_a_wrong_clock_has_marked_is_due_now(
+        self, court: Court, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        right = time.time_ns
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time_ns", lambda: right() + micros.HOUR * 1000)
+            record(court.shop.project.pk, court.shop.source.pk, trouble(3))
+        assert FindingDue.objects.exists()
+        assert not FindingDue.objects.filter(due_at__gt=micros.now()).exists()
 
     def test_nothing_is_left_to_judge_when_all_was_judged(self, court: Court) -> None:
         court.tell(*trouble(3))

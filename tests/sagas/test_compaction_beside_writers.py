@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -142,9 +143,14 @@ class TestBesideWriters:
         assert seen[2] == rollup_sums(shop.project.pk) == rollup_sums(alone.project.pk)
         assert tallied(shop)[0][0] == len(events)
 
-    def test_rows_that_commit_behind_newer_ones_are_not_left_behind(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """However long their transaction took."""
+    @pytest.mark.parametrize("wrong_by", [0, -3600], ids=["right clock", "an hour behind"])
+    def test_rows_that_commit_behind_newer_ones_are_not_left_behind(
+        self, monkeypatch: pytest.MonkeyPatch, wrong_by: int
+    ) -> None:
+        """However long their transaction took, and whatever the clock of the machine that merges."""
         monkeypatch.setattr(compaction, "LAG", 0)
+        right = time.time_ns
+        monkeypatch.setattr(time, "time_ns", lambda: right() + wrong_by * 1_000_000_000)
         shop, alone = Shop.open(), Shop.open()
         events = story(2)
         newer = [started("other", n, correlation_id="elsewhere") for n in range(3)]
