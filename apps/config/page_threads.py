@@ -10,15 +10,19 @@ wait, further ones are told to come again.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
+
+logger = logging.getLogger(__name__)
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Any], Awaitable[None]]
@@ -26,13 +30,13 @@ Send = Callable[[Any], Awaitable[None]]
 #: So many requests may wait for each thread.
 MOST_WAITING_EACH = 32
 RETRY_SECONDS = 5
-_BUSY = {
-    "type": "about:blank",
-    "title": "Service Unavailable",
-    "status": 503,
-    "code": "too_busy",
-    "detail": "Too many requests are waiting to be answered: try again.",
-}
+_BUSY = (503, "too_busy", "Too many requests are waiting to be answered: try again.")
+_NO_ROOM = (503, "unavailable", "There is no room for the request's body now: try again.")
+_TOO_LARGE = (413, "too_large", "The request body is too large.")
+
+
+class BodyRefusedError(Exception):
+    """A request whose body is not read to its end; with status, code and detail of the answer."""
 
 
 class PageThreads:
@@ -129,14 +133,36 @@ class BoundedHandler(ASGIHandler):
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
         if self.threads.is_overrun:
-            await _too_busy(send)
+            await _refuse(send, *_BUSY)
             return
         borrowed = Borrowed(self.threads)
         try:
             async with ThreadSensitiveContext(executor=borrowed):
                 await self.handle(scope, receive, send)
+        except BodyRefusedError as refused:
+            # The rest of the body may still be coming: no other request can be read from this connection.
+            status, code, detail = refused.args
+            await _refuse(send, status, code, detail, ((b"connection", b"close"),))
         finally:
             borrowed.end()
+
+    async def read_body(self, receive: Receive) -> Any:
+        """The body as a file; no more of it is read than may be sent. Raises BodyRefusedError."""
+        left = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+
+        async def bounded() -> Mapping[str, Any]:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise BodyRefusedError(*_TOO_LARGE)
+            return message
+
+        try:
+            return await super().read_body(bounded)
+        except OSError as error:
+            logger.warning("a request is answered 503: its body cannot be put by: %s", error)
+            raise BodyRefusedError(*_NO_ROOM) from error
 
 
 def _run(future: Future[Any], call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -150,11 +176,11 @@ def _run(future: Future[Any], call: Callable[..., Any], args: tuple[Any, ...], k
         future.set_result(result)
 
 
-async def _too_busy(send: Send) -> None:
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"retry-after", str(RETRY_SECONDS).encode()),
-        (b"cache-control", b"no-store"),
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(_BUSY).encode()})
+async def _refuse(send: Send, status: int, code: str, detail: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    title = HTTPStatus(status).phrase
+    problem = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+    known = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store"), *headers]
+    if status == 503:
+        known.append((b"retry-after", str(RETRY_SECONDS).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": known})
+    await send({"type": "http.response.body", "body": json.dumps(problem).encode()})

@@ -1,14 +1,15 @@
 """Whose fault it is that events could not be recorded: of the database, of an event, or ours.
 
-The database is away: nothing counts as received, and the sender comes again. PostgreSQL refuses a value (classes 22, 23
-and 54), or a value cannot be written at all: the event is refused, its neighbours are not. Anything else is a bug of
-ours. As long as nothing of a request can be recorded for a bug, the sender comes again, and nothing is lost when it is
-mended. An event that alone among good neighbours meets a bug is refused, or it would stop its stream for ever; so
-are events without neighbours that came `MOST_TRIES` times while others could be recorded.
+The database is away, or a disk is full: nothing counts as received, and the sender comes again. PostgreSQL refuses a
+value (classes 22, 23 and 54), or a value cannot be written at all: the event is refused, its neighbours are not.
+Anything else is a bug of ours. As long as nothing of a request can be recorded for a bug, the sender comes again, and
+nothing is lost when it is mended. An event that alone among good neighbours meets a bug is refused, or it would stop
+its stream for ever; so are events without neighbours that came `MOST_TRIES` times while others could be recorded.
 """
 
 from __future__ import annotations
 
+import errno
 import threading
 import uuid
 from collections import OrderedDict
@@ -27,6 +28,8 @@ MOST_REMEMBERED = 10_000
 
 #: A value that cannot be written as what PostgreSQL or Python has to write it.
 _UNWRITABLE = (DataError, IntegrityError, psycopg.DataError, psycopg.IntegrityError, UnicodeError, OverflowError)
+#: No room on a disk, or in somebody's share of it.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 #: SQLSTATE class `program limit exceeded`: a key too long for its index, say.
 _LIMIT_EXCEEDED = "54"
 
@@ -34,6 +37,7 @@ _LIMIT_EXCEEDED = "54"
 class Fault(Enum):
     """Who is at fault."""
 
+    #: Or the disk's.
     DATABASE = auto()
     EVENT = auto()
     OURS = auto()
@@ -44,6 +48,8 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, (*_UNWRITABLE, RecursionError)) or _sqlstate(error).startswith(_LIMIT_EXCEEDED):
         return Fault.EVENT
     if isinstance(error, DatabaseError | psycopg.Error) and not isinstance(error, ProgrammingError):
+        return Fault.DATABASE
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return Fault.DATABASE
     return Fault.OURS
 

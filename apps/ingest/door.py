@@ -249,7 +249,7 @@ def failed(error: BaseException) -> Answer:
 
 
 def is_away(error: BaseException) -> bool:
-    """True when the database is the trouble, neither the event nor we: then everything can be sent again."""
+    """True when the database or a disk is the trouble, neither the event nor we: then all can be sent again."""
     return blame.fault_of(error) is Fault.DATABASE
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+import tempfile
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +102,52 @@ def test_when_very_many_wait_the_next_is_told_to_come_again() -> None:
 
     assert sent[0]["status"] == 503
     assert (b"retry-after", b"5") in sent[0]["headers"]
+
+
+def asked(*parts: bytes) -> tuple[list[dict[str, Any]], int]:
+    """What Django's handler answers to a POST whose body comes in these parts; how many of them were read."""
+    handler, sent, left = BoundedHandler(1), [], list(parts)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/nowhere", "raw_path": b"/nowhere", "query_string": b"",
+        "headers": [(b"host", b"localhost")], "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    asyncio.run(handler(scope, receive, send))
+    return sent, len(parts) - len(left)
+
+
+def test_a_body_without_end_is_not_read_to_its_end(settings: Any) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 2_500
+
+    sent, read = asked(*[b"x" * 1_000] * 50)
+
+    assert sent[0]["status"] == 413
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"])["code"] == "too_large"
+    assert read == 3
+
+
+def test_where_a_body_cannot_be_put_by_its_sender_is_told_to_come_again(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 100
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+
+    sent, _ = asked(b"x" * 1_000, b"y")
+
+    assert sent[0]["status"] == 503
+    assert (b"retry-after", b"5") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"])["code"] == "unavailable"
 
 
 @pytest.fixture(scope="module")

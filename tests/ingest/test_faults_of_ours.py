@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -51,6 +52,15 @@ def post(token: str, body: Any) -> Reply:
     reply = Reply(answer.status_code, {name.lower(): value for name, value in answer.items()}, answer.content)
     assert_promised(reply)
     return reply
+
+
+def test_a_full_disk_is_no_bug_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    assert blame.fault_of(full) is Fault.DATABASE
+    assert blame.fault_of(OSError(errno.EBADF, "Bad file descriptor")) is Fault.OURS
+    assert door.failed(full).status == 503
+    assert [record.exc_info for record in caplog.records] == [None]
 
 
 def break_for(monkeypatch: pytest.MonkeyPatch, is_bad: Bad, error: Exception) -> list[int]:
