@@ -222,7 +222,8 @@ def worker_and_beat() -> Iterator[None]:
     """Celery's worker and beat as `manage.py up` runs them."""
     celery = [sys.executable, "-m", "celery", "--quiet", "--skip-checks", "-A", "apps.config.celery"]
     worker = [*celery, "worker", "--concurrency", "2", "--loglevel", "ERROR", "--without-gossip", "--without-mingle"]
-    beat = [*celery, "beat", "--loglevel", "ERROR", "--pidfile=", "--scheduler", "celery.beat.Scheduler"]
+    beat = [*celery, "beat", "--loglevel", "ERROR", "--pidfile="]
+    beat += ["--scheduler", "apps.config.steady_schedule.SteadyScheduler"]
     running = [subprocess.Popen(command, cwd=ROOT, env=os.environ) for command in (worker, beat)]
     try:
         yield

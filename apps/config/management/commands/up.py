@@ -194,7 +194,8 @@ def _children(options: dict[str, Any]) -> list[Child]:
     worker = [*celery, "worker", "--concurrency", "2", "--loglevel", "WARNING"]
     worker += ["--without-gossip", "--without-mingle", "--hostname", f"up-{os.getpid()}@%h"]
     # Every entry of the beat table comes round within seconds or is harmless twice: no file to keep, or to corrupt.
-    beat = [*celery, "beat", "--loglevel", "WARNING", "--pidfile=", "--scheduler", "celery.beat.Scheduler"]
+    beat = [*celery, "beat", "--loglevel", "WARNING", "--pidfile="]
+    beat += ["--scheduler", "apps.config.steady_schedule.SteadyScheduler"]
     web = [sys.executable, "-m", "uvicorn", "apps.config.asgi:application", "--no-access-log", "--log-level", "warning"]
     web += ["--host", options["host"], "--port", str(options["port"]), "--timeout-graceful-shutdown", "5"]
     if options["reload"]:
