@@ -13,7 +13,7 @@ import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
@@ -140,19 +140,19 @@ class BoundedHandler(ASGIHandler):
             async with ThreadSensitiveContext(executor=borrowed):
                 await self.handle(scope, receive, send)
         except BodyRefusedError as refused:
-            # The rest of the body may still be coming: no other request can be read from this connection.
             status, code, detail = refused.args
-            await _refuse(send, status, code, detail, ((b"connection", b"close"),))
+            await _refuse(send, status, code, detail)
         finally:
             borrowed.end()
 
     async def read_body(self, receive: Receive) -> Any:
         """The body as a file; no more of it is read than may be sent. Raises BodyRefusedError."""
-        left = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        left, is_whole = settings.DATA_UPLOAD_MAX_MEMORY_SIZE, False
 
         async def bounded() -> Mapping[str, Any]:
-            nonlocal left
+            nonlocal left, is_whole
             message = await receive()
+            is_whole = not message.get("more_body", False)
             left -= len(message.get("body", b""))
             if left < 0:
                 raise BodyRefusedError(*_TOO_LARGE)
@@ -162,6 +162,9 @@ class BoundedHandler(ASGIHandler):
             return await super().read_body(bounded)
         except OSError as error:
             logger.warning("a request is answered 503: its body cannot be put by: %s", error)
+            # Who still sends does not listen yet.
+            while not is_whole:
+                await bounded()
             raise BodyRefusedError(*_NO_ROOM) from error
 
 
@@ -176,11 +179,14 @@ def _run(future: Future[Any], call: Callable[..., Any], args: tuple[Any, ...], k
         future.set_result(result)
 
 
-async def _refuse(send: Send, status: int, code: str, detail: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+async def _refuse(send: Send, status: int, code: str, detail: str) -> None:
     title = HTTPStatus(status).phrase
     problem = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
-    known = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store"), *headers]
+    headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
     if status == 503:
-        known.append((b"retry-after", str(RETRY_SECONDS).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": known})
+        headers.append((b"retry-after", str(RETRY_SECONDS).encode()))
+    else:
+        # The rest of the body may still be coming: no other request can be read from this connection.
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(problem).encode()})
