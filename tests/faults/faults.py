@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from django.conf import settings
 
-from tests.faults import clocks, keeping, names, orders, queues, readers, storms
+from tests.faults import clocks, keeping, names, orders, queues, readers, storms, targets
 from tests.faults.system import pause, resume
 
 if TYPE_CHECKING:
@@ -199,5 +199,6 @@ FAULTS = (
     Fault("F30", "a backup under load comes back", keeping.backup, 2, 10, is_long=True),
     Fault("F33", "names without number from one token", names.many_names, 2, 10, is_long=True),
     Fault("F31", "far more than fits", storms.overload, 2, 10, within=10),
+    Fault("F23", "webhook targets that are bad in eleven ways", targets.bad_targets, 5, 50, is_long=True),
     *(Fault("F24", f"die at {name}", point(name), 10, 100, pause=6, tells=True) for name in _NOTIFIER),
 )
