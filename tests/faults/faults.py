@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from django.conf import settings
 
-from tests.faults import clocks, keeping, names, orders, queues, readers, storms, targets
+from tests.faults import clocks, disks, keeping, names, orders, queues, readers, storms, targets
 from tests.faults.system import pause, resume
 
 if TYPE_CHECKING:
@@ -190,6 +190,8 @@ FAULTS = (
     Fault("F12", "a storm of duplicates and of other bodies", storms.duplicates, 10, 50),
     Fault("F16", "the disk is full", storms.full_disk, 5, 50, within=5, needs_small_disk=True),
     Fault("F21", "clocks of senders that are off", storms.odd_clocks, 10, 50),
+    Fault("F17", "the volume of PostgreSQL's log is full", disks.full_log, 5, 50, within=10, pause=6, is_long=True),
+    Fault("F17", "the folder for temporary files is full", disks.full_temporary, 5, 50),
     Fault("F22", "the clock of workers jumps by an hour", clocks.jump, 10, 100, within=10, tells=True),
     Fault("F25", "thousands are stuck in one minute", storms.stuck_crowd, 1, 4),
     Fault("F26", "two of every worker at once", storms.two_of_each, 4, 40),
