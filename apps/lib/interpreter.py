@@ -20,3 +20,22 @@ def tune_for_serving() -> None:
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     sys.setswitchinterval(_SWITCH_SECONDS)
+
+
+class CycleCollector:
+    """Collects cycles each time that so many things have gone which leave some behind.
+
+    With the thresholds above, what lived for longer than a moment is hardly ever looked at again: a crowd that has
+    left would keep its memory for good.
+    """
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self._gone = 0
+
+    def one_has_gone(self) -> None:
+        """Something has gone, or is about to: then it is of the next collection."""
+        self._gone += 1
+        if self._gone >= self.after:
+            self._gone = 0
+            gc.collect()

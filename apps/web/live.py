@@ -31,10 +31,11 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.http.request import split_domain_port, validate_host
 from django.urls import path, re_path
 
+from apps.lib.interpreter import CycleCollector
 from apps.projects import second_factors
 from apps.projects.models import Project
-from apps.sagas.feed import project_group
 from apps.web.access import projects_of, role_in
+from apps.web.ticks import Page, leave, listen
 
 RECHECK_SECONDS = 60.0
 #: Pages that one person may keep open per web process.
@@ -42,7 +43,13 @@ MOST_SOCKETS = 50
 LONGEST_MESSAGE = 1024
 SIGNED_OUT, NOT_A_MEMBER = 4401, 4403
 
+#: What is said to an open page, and what the server raises when the page is gone.
+_SAID_TO_PAGES = frozenset({"websocket.send", "websocket.close"})
+_OVER = (RuntimeError, OSError)
+
 _open_sockets: Counter[int] = Counter()
+#: Session, user, tasks and the server's own part of a connection point at each other.
+_leftovers = CycleCollector(after=100)
 
 
 def end_session(session_key: str | None) -> None:
@@ -76,16 +83,30 @@ class LiveConsumer(AsyncWebsocketConsumer):
     project_id: int
     user_id: int | None = None
     session_key: str
-    correlation: str | None
+    page: Page | None = None
     watch: asyncio.Task | None = None
+
+    async def __call__(self, scope: dict[str, Any], receive: Callable, send: Callable) -> None:
+        """Serve one connection; whatever ends it, nothing of it stays behind."""
+
+        async def say(message: dict[str, Any]) -> None:
+            # The server closes a connection by itself when no ping is answered, and refuses what comes then. That it
+            # is over is told next, by `websocket.disconnect`.
+            with contextlib.suppress(*(_OVER if message["type"] in _SAID_TO_PAGES else ())):
+                await send(message)
+
+        try:
+            await super().__call__(scope, receive, say)
+        finally:
+            await self._leave()
 
     async def connect(self) -> None:
         """Accept whoever may see the project; deny the handshake otherwise."""
         query = {key: values[-1] for key, values in parse_qs(self.scope["query_string"].decode("latin-1")).items()}
         user, session = self.scope["user"], self.scope["session"]
         project_id = await _project_id(user, session, query.get("project") or session.get("project"))
-        self.correlation = _uuid(query.get("correlation"))
-        if project_id is None or (query.get("correlation") and self.correlation is None):
+        correlation = _uuid(query.get("correlation"))
+        if project_id is None or (query.get("correlation") and correlation is None):
             await self.close()
             return
         if _open_sockets[user.pk] >= MOST_SOCKETS:
@@ -93,19 +114,28 @@ class LiveConsumer(AsyncWebsocketConsumer):
             return
         self.project_id, self.user_id, self.session_key = project_id, user.pk, session.session_key
         _open_sockets[user.pk] += 1
-        for group in self._groups():
+        for group in self._groups(user.pk):
             await self.channel_layer.group_add(group, self.channel_name)
+        self.page = Page(correlation, self._tell)
+        await listen(project_id, self.page)
         await self.accept()
         self.watch = asyncio.create_task(self._watch())
 
     async def disconnect(self, code: int) -> None:
         """Leave every group and stop checking."""
-        if self.user_id is None:
+        await self._leave()
+
+    async def _leave(self) -> None:
+        user_id, self.user_id = self.user_id, None
+        if user_id is None:
             return
-        _open_sockets[self.user_id] -= 1
+        _open_sockets[user_id] -= 1
+        if self.page is not None:
+            leave(self.project_id, self.page)
         if self.watch is not None and self.watch is not asyncio.current_task():
             self.watch.cancel()
-        for group in self._groups():
+        _leftovers.one_has_gone()
+        for group in self._groups(user_id):
             await self.channel_layer.group_discard(group, self.channel_name)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
@@ -115,13 +145,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
         else:
             await self.close(1003 if bytes_data is not None else 1008)
 
-    async def tick(self, message: dict[str, Any]) -> None:
-        """Something in the project changed; passed on when the page shows it."""
-        named = message.get("correlations")
-        is_other = self.correlation is not None and named is not None and self.correlation not in named
-        if is_other and not message.get("incidents"):
-            return
-        await self.send(json.dumps({"type": "tick", "incidents": bool(message.get("incidents"))}))
+    async def _tell(self, incidents: bool) -> None:
+        await self.send(json.dumps({"type": "tick", "incidents": incidents}))
 
     async def recheck(self, message: dict[str, Any]) -> None:
         """Somebody signed out or a membership changed: look whether this page may go on listening."""
@@ -137,8 +162,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
         if verdict is not None:
             await self.close(verdict)
 
-    def _groups(self) -> list[str]:
-        return [project_group(self.project_id), _session_group(self.session_key), _user_group(self.user_id or 0)]
+    def _groups(self, user_id: int) -> list[str]:
+        return [_session_group(self.session_key), _user_group(user_id)]
 
 
 @database_sync_to_async

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from django.core.management import get_commands, load_command_class
+
+from apps.config.management.commands import up
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]
@@ -49,3 +53,18 @@ def test_a_service_runs_a_command_that_takes_its_arguments(service: str) -> None
     command = load_command_class(get_commands()[name], name)
 
     command.create_parser("manage.py", name).parse_args(arguments)
+
+
+@pytest.mark.parametrize("started_by", ["Dockerfile", "manage.py up"])
+def test_an_open_page_costs_a_web_process_little_and_one_that_answers_nothing_is_dropped(started_by: str) -> None:
+    if started_by == "Dockerfile":
+        text = (ROOT / "docker/Dockerfile").read_text().replace("\\\n", "")
+        (command,) = re.findall(r"^CMD (\[\"uvicorn.*\])$", text, re.MULTILINE)
+        words = json.loads(command)
+    else:
+        children = up._children({"host": "127.0.0.1", "port": 8000, "reload": False})
+        (words,) = [child.command for child in children if child.name == "web"]
+    told = dict(pairwise(words))
+    # The page is asked, and its answer waited for.
+    assert 0 < float(told["--ws-ping-interval"]) + float(told["--ws-ping-timeout"]) <= 25
+    assert told["--ws-per-message-deflate"] == "false"

@@ -197,6 +197,7 @@ FAULTS = (
     Fault("F26", "two of every worker at once", storms.two_of_each, 4, 40),
     Fault("F28", "the past is read anew while events come", storms.rebuilt_while_told, 2, 10),
     Fault("F29", "a person is erased while everything goes on", keeping.erasing, 10, 50),
+    Fault("F20", "tabs without number, and silent ones", readers.many_tabs, 3, 30, is_long=True),
     Fault("F35", "the server goes under an open page", readers.server_gone, 5, 50, within=10, is_long=True),
     Fault("F30", "a backup under load comes back", keeping.backup, 2, 10, is_long=True),
     Fault("F33", "names without number from one token", names.many_names, 2, 10, is_long=True),

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -53,6 +54,8 @@ def many_tabs(context: Context, dice: random.Random, trial: int) -> None:
         context.cookie(number)
     _never_reading(context, dice)
     asyncio.run(_tabs(context, dice))
+    held = context.verdict.figures.setdefault("MB after each", [])
+    held.append(round(context.system.web().memory_info().rss / 2**20))
 
 
 async def _tabs(context: Context, dice: random.Random) -> None:
@@ -103,7 +106,8 @@ async def _connected(context: Context, person: int, **more: str) -> ClientConnec
         f"ws://127.0.0.1:{context.system.port}/live?{query}",
         origin=Origin(context.system.url),
         additional_headers={"Cookie": context.cookie(person)},
-        open_timeout=20,
+        # A browser waits for long.
+        open_timeout=60,
         proxy=None,
     )
 
@@ -193,6 +197,8 @@ def _silent(context: Context, person: int) -> socket.socket | None:
             "Connection: Upgrade",
             "Upgrade: websocket",
             "Sec-WebSocket-Version: 13",
+            # As every browser offers.
+            "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
             f"Sec-WebSocket-Key: {key}",
         )
         client.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
@@ -248,8 +254,12 @@ def _tell(context: Context, name: str, dice: random.Random) -> list[str]:
         told, began = saga(each, dice), datetime.now(UTC) - timedelta(seconds=2)
         for number, event in enumerate(told):
             event["time"] = (began + timedelta(milliseconds=100 * number)).isoformat().replace("+00:00", "Z")
-        context.until(lambda told=told: context.post(told)[0] == 200, 30)
+        context.until(partial(_is_taken_in, context, told), 30)
     return names
+
+
+def _is_taken_in(context: Context, told: list[dict[str, Any]]) -> bool:
+    return context.post(told)[0] == 200
 
 
 def _rows(page: Page) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -17,7 +18,7 @@ from django.test import Client
 
 from apps.projects.models import Membership, Project
 from apps.sagas.feed import project_group
-from apps.web import live
+from apps.web import live, ticks
 from tests.web.conftest import PASSWORD
 from tests.web.sockets import Socket
 
@@ -48,6 +49,19 @@ def viewer(shop: Project) -> Client:
     return client
 
 
+def socket_of(
+    client: Client | None, application: Any, path: str = "/live?project=shop", origin: str | None = OURS
+) -> Socket:
+    """A socket of somebody's browser that has not shaken hands yet."""
+    headers = [(b"host", b"testserver")]
+    if origin is not None:
+        headers.append((b"origin", origin.encode()))
+    if client is not None:
+        cookie = client.cookies[settings.SESSION_COOKIE_NAME].value
+        headers.append((b"cookie", f"{settings.SESSION_COOKIE_NAME}={cookie}".encode()))
+    return Socket(application, path, headers)
+
+
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
     opened: list[Socket] = []
@@ -55,13 +69,7 @@ async def connect() -> AsyncIterator[Connect]:
     async def open_socket(
         client: Client | None, path: str = "/live?project=shop", origin: str | None = OURS
     ) -> tuple[Socket, bool]:
-        headers = [(b"host", b"testserver")]
-        if origin is not None:
-            headers.append((b"origin", origin.encode()))
-        if client is not None:
-            cookie = client.cookies[settings.SESSION_COOKIE_NAME].value
-            headers.append((b"cookie", f"{settings.SESSION_COOKIE_NAME}={cookie}".encode()))
-        socket = Socket(live.websocket_application, path, headers)
+        socket = socket_of(client, live.websocket_application, path, origin)
         accepted = await socket.connect()
         if accepted:
             opened.append(socket)
@@ -220,3 +228,107 @@ async def test_one_person_keeps_only_so_many_pages_open(
     await first.leave()
 
     assert (await connect(viewer))[1]
+
+
+async def test_a_page_that_the_server_gave_up_leaves_nothing_behind(
+    viewer: Client, shop: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that gets no answer to its ping closes by itself, and raises at what is sent before it says so."""
+    monkeypatch.setattr(live, "MOST_SOCKETS", 1)
+    refused = asyncio.Event()
+
+    async def given_up(scope: Any, receive: Any, send: Any) -> None:
+        async def deaf(message: Any) -> None:
+            if message["type"] == "websocket.send":
+                refused.set()
+                raise RuntimeError("Unexpected ASGI message 'websocket.send', after sending 'websocket.close'.")
+            await send(message)
+
+        await live.websocket_application(scope, receive, deaf)
+
+    for _ in range(2):
+        socket = socket_of(viewer, given_up)
+        assert await socket.connect()
+        refused.clear()
+        await say(shop, [uuid4()])
+        await asyncio.wait_for(refused.wait(), 3)
+        await socket.leave()
+
+
+async def test_whatever_ends_a_connection_its_place_is_free_again(
+    connect: Connect, viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "MOST_SOCKETS", 1)
+
+    async def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(live.LiveConsumer, "receive", broken)
+        socket = socket_of(viewer, live.websocket_application)
+        assert await socket.connect()
+        await socket.send(text="hello")
+        with pytest.raises(ValueError, match="a bug"):
+            await socket.wait(3)
+
+    assert (await connect(viewer))[1]
+
+
+async def test_nobody_waits_for_a_page_that_does_not_read(
+    connect: Connect, viewer: Client, shop: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ticks, "PAUSE_SECONDS", 0)
+    reads = asyncio.Event()
+    sent: list[str] = []
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        async def waits(message: Any) -> None:
+            if message["type"] == "websocket.send":
+                await reads.wait()
+                sent.append(message["text"])
+            await send(message)
+
+        await live.websocket_application(scope, receive, waits)
+
+    silent = socket_of(viewer, slow)
+    assert await silent.connect()
+    reader, _ = await connect(viewer)
+    for number in range(10):
+        await say(shop, [uuid4()], incidents=number == 5)
+        assert await reader.receive()
+
+    assert not sent
+    reads.set()
+    assert [json.loads(await silent.receive())["incidents"] for _ in range(2)] == [False, True]
+    assert await silent.receive_nothing(timeout=0.05)
+    await silent.leave()
+
+
+async def test_a_burst_is_told_at_once_and_then_together(connect: Connect, viewer: Client, shop: Project) -> None:
+    socket, _ = await connect(viewer)
+
+    for _ in range(20):
+        await say(shop, [uuid4()])
+
+    assert await socket.receive()
+    assert await socket.receive()
+    assert await socket.receive_nothing(timeout=0.3)
+
+
+async def test_pages_that_are_gone_give_their_memory_back(
+    connect: Connect, viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept() -> int:
+        return sum(isinstance(each, live.LiveConsumer) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    monkeypatch.setattr(live._leftovers, "after", 5)
+    try:
+        for _ in range(20):
+            socket = socket_of(viewer, live.websocket_application)
+            assert await socket.connect()
+            await socket.leave()
+        assert kept() <= 2 * 5
+    finally:
+        gc.enable()

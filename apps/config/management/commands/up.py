@@ -198,6 +198,9 @@ def _children(options: dict[str, Any]) -> list[Child]:
     beat += ["--scheduler", "apps.config.steady_schedule.SteadyScheduler"]
     web = [sys.executable, "-m", "uvicorn", "apps.config.asgi:application", "--no-access-log", "--log-level", "warning"]
     web += ["--host", options["host"], "--port", str(options["port"]), "--timeout-graceful-shutdown", "5"]
+    # A page that answers nothing holds its connection for 25 seconds at most. Ticks are too short to be packed, for
+    # which memory would be kept for each page.
+    web += ["--ws-ping-interval", "10", "--ws-ping-timeout", "15", "--ws-per-message-deflate", "false"]
     if options["reload"]:
         web += ["--reload", "--reload-dir", "apps"]
         worker = [sys.executable, "-m", "watchfiles", "--filter", "python", " ".join(worker), "apps"]
