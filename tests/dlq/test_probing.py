@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from apps.dlq import tasks
 from apps.dlq.models import DeadLetter, DeadLetterQueue, DepthReading, LetterStatus
 from apps.dlq.options import SettingsError
-from apps.dlq.probing import claim_due, probe_queue
+from apps.dlq.probing import INTERVAL, claim_due, probe_queue
 from apps.dlq.queues import Limits, save_queue, settings_of, shown_settings, try_connection
-from apps.lib.micros import HOUR, MINUTE, SECOND
+from apps.lib.micros import HOUR, MINUTE, SECOND, Micros
 from apps.projects.models import Project
 from apps.sagas.models import Instance
 from tests.dlq.brokers import RedisStreams
@@ -53,6 +54,26 @@ def test_letters_that_others_took_out_are_gone(redis_streams: RedisStreams, watc
     first.refresh_from_db()
     assert first.status == LetterStatus.GONE
     assert DeadLetter.objects.filter(status=LetterStatus.PARKED).count() == 1
+
+
+def test_a_tick_asks_each_queue_in_its_turn_and_a_task_that_waited_too_long_asks_nobody(
+    redis_streams: RedisStreams, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = watch(redis_streams)
+    redis_streams.die(b"1", {})
+    ordered: list[tuple[int, Micros]] = []
+    monkeypatch.setattr(tasks.probe_queue, "delay", lambda *order: ordered.append(order))
+
+    tasks.probe.apply(throw=True)
+    tasks.probe.apply(throw=True)
+
+    ((queue_id, until),) = ordered
+    tasks.probe_queue.apply([queue_id, until - INTERVAL - 1], throw=True)
+    queue.refresh_from_db()
+    assert queue.depth is None
+    tasks.probe_queue.apply([queue_id, until], throw=True)
+    queue.refresh_from_db()
+    assert queue.depth == 1
 
 
 def test_a_broker_that_is_away_keeps_what_was_known_and_is_asked_ever_more_seldom(
