@@ -45,6 +45,7 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", choices=list(BENCHMARKS), help="only this one; may be given several times"
     )
+    parser.add_argument("--store", type=Path, help="a folder for the store of `large`, which is filled only once")
     parser.add_argument("--page", type=Path, default=PAGE, help="where to write")
     options = parser.parse_args()
     sections = _sections(options.page)
@@ -52,11 +53,15 @@ def main() -> int:
     for name in options.only or BENCHMARKS:
         about, short = BENCHMARKS[name]
         command = [sys.executable, f"benchmarks/{name}.py", *([] if options.full else short)]
-        print(f"== {about}: {' '.join(['python', *command[1:]])}", flush=True)
+        shown = " ".join(["python", *command[1:]])
+        if name == "large" and options.store is not None:
+            command += ["--store", str(options.store)]
+            shown += " --store FOLDER"
+        print(f"== {about}: {shown}", flush=True)
         began = time.monotonic()
         lines, status = _run(command)
         failed |= status != 0
-        sections[name] = _section(about, command, lines, status, time.monotonic() - began)
+        sections[name] = _section(about, shown, lines, status, time.monotonic() - began)
         options.page.write_text(_page(sections))
     return int(failed)
 
@@ -72,11 +77,11 @@ def _run(command: list[str]) -> tuple[list[str], int]:
     return lines, process.returncode
 
 
-def _section(about: str, command: list[str], lines: list[str], status: int, seconds: float) -> str:
+def _section(about: str, command: str, lines: list[str], status: int, seconds: float) -> str:
     """What the page says of one benchmark."""
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     load = " ".join(f"{each:.1f}" for each in os.getloadavg())
-    told = f"`{' '.join(['python', *command[1:]])}`, {when}, {seconds:.0f} s; load of the machine at its end: {load}"
+    told = f"`{command}`, {when}, {seconds:.0f} s; load of the machine at its end: {load}"
     text = [f"## {about}", "", told + ".", ""]
     verdicts = [match.groups() for line in lines if (match := _VERDICT.match(line))]
     if verdicts:
