@@ -15,6 +15,7 @@ from django.conf import settings
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "apps.config.settings")
 django.setup(set_prefix=False)
 
+from apps.config import celery  # noqa: E402, F401 - pages hand work to workers: to ours, by our broker
 from apps.config.page_threads import BoundedHandler  # noqa: E402 - Django must be set up before models are imported
 from apps.ingest import asgi as ingest  # noqa: E402
 from apps.lib.interpreter import tune_for_serving  # noqa: E402

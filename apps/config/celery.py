@@ -47,6 +47,8 @@ def forget_ticks() -> None:
 
 app = Celery("sagascope", task_cls=Tick)
 app.config_from_object("django.conf:settings", namespace="CELERY")
+# In every thread: pages are answered by threads, and Celery else gives each but the first an app without a broker.
+app.set_default()
 app.autodiscover_tasks(["apps.sagas", "apps.dlq", "apps.ingest", "apps.alerts", "apps.web"])
 
 

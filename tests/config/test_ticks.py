@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,3 +57,25 @@ def test_what_the_beat_has_not_sent_is_always_done(done: list[str]) -> None:
 def test_every_entry_says_how_often_it_comes() -> None:
     for entry in app.conf.beat_schedule.values():
         assert entry["options"]["headers"] == {"every": entry["schedule"].seconds}
+
+
+#: What a page of the web process would hand its work to, asked in a thread as pages are answered in one.
+_ASKED_IN_A_THREAD = """
+import threading, apps.config.asgi
+from apps.web.tasks import mail_reset_links
+thread = threading.Thread(target=lambda: print(mail_reset_links.app.conf.broker_url))
+thread.start()
+thread.join()
+"""
+
+
+def test_pages_hand_work_to_our_broker() -> None:
+    told = {"REDIS_URL": "redis://redis.example:6380/3", "SECRET_KEY": "of a test", "DEBUG": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", _ASKED_IN_A_THREAD],
+        env={**os.environ, **told},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "redis://redis.example:6380/3"

@@ -120,6 +120,8 @@ def _die_anywhere(context: Context, read: Read, dice: random.Random) -> None:
 
 def _come_and_go(context: Context, read: Read, dice: random.Random) -> None:
     """Another reader of the same source makes the broker share the work out anew, and dies with what it got."""
+    import psutil
+
     _await_reader(context)
     read.publish(_some(dice))
     other = subprocess.Popen(
@@ -131,7 +133,9 @@ def _come_and_go(context: Context, read: Read, dice: random.Random) -> None:
         read.publish(_some(dice))
         time.sleep(dice.random())
     finally:
-        other.kill()
+        # The reader itself, and what started it.
+        for each in [*psutil.Process(other.pid).children(recursive=True), other]:
+            each.kill()
         other.wait()
 
 

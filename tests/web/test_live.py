@@ -319,7 +319,7 @@ async def test_pages_that_are_gone_give_their_memory_back(
     connect: Connect, viewer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kept() -> int:
-        return sum(isinstance(each, live.LiveConsumer) for each in gc.get_objects())
+        return sum(type(each) is live.LiveConsumer for each in gc.get_objects())
 
     gc.collect()
     gc.disable()
