@@ -101,8 +101,9 @@ def person(project: Any) -> str:
 
     from apps.projects.models import Membership
 
-    user = get_user_model().objects.create_user("bench")
-    Membership.objects.create(project=project, user=user, role="viewer")
+    # A store that was kept has them already.
+    user, _ = get_user_model().objects.get_or_create(username="bench")
+    Membership.objects.get_or_create(project=project, user=user, defaults={"role": "viewer"})
     session = SessionStore()
     session[SESSION_KEY] = str(user.pk)
     session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"

@@ -32,6 +32,8 @@ class Correlation(models.Model):
     class Meta:
         db_table = "correlation"
         constraints = [models.UniqueConstraint("shard", "project", "correlation_id", name="correlation_once")]
+        # What is read anew goes from one to the next.
+        indexes = [models.Index(fields=["project", "id"], name="correlation_in_order")]
 
 
 class Event(models.Model):
